@@ -1,0 +1,33 @@
+# Set-up is part of every target: a fresh machine needs only Python 3.11 (and, for real nodes, root on Debian or Ubuntu).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NAME ?= default
+
+.PHONY: up down test check bench venv
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,judges]'
+	touch $@
+
+venv: $(VENV)/.installed
+
+up: venv
+	$(BIN)/berg up --name $(NAME)
+
+down: venv
+	$(BIN)/berg down --name $(NAME)
+
+check: venv
+	$(BIN)/ruff check src tests tools bench
+	$(BIN)/ruff format --check src tests tools bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: venv
+	$(BIN)/python tools/test_setup.py
+	$(BIN)/pytest
+
+bench: venv
+	$(BIN)/python bench/run.py

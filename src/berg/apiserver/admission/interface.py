@@ -1,0 +1,90 @@
+"""Admission: plugins that may change (`admit`) or refuse (`validate`) a write, in upstream's fixed order.
+
+A plugin is one small module with one class; `admission/chain.py` lists them. Refusal is an ApiError
+(usually `status.forbidden`). All mutating plugins run before all validating ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from berg.apiserver.http.message import User
+from berg.machinery.clock import Clock
+from berg.machinery.resources import Resource
+from berg.machinery.status import Obj
+
+CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
+
+
+@dataclass(slots=True)
+class Attributes:
+    operation: str
+    resource: Resource
+    subresource: str
+    namespace: str
+    name: str
+    obj: Obj | None
+    """the new object; None on DELETE. Mutating plugins change it in place."""
+    old: Obj | None
+    user: User
+    options: Obj = field(default_factory=dict)
+    """CreateOptions, UpdateOptions, PatchOptions, DeleteOptions, or the Exec/Attach/PortForward options"""
+    dry_run: bool = False
+    warnings: list[str] = field(default_factory=list)
+    audit_annotations: dict[str, str] = field(default_factory=dict)
+    subresource_kind: tuple[str, str, str] | None = None
+    """(group, version, kind) of `obj` where a subresource is read as another kind (Scale, Eviction, Binding)"""
+
+
+class Api(Protocol):
+    """What plugins see of the server they run in: reads from the watch cache, privileged writes."""
+
+    clock: Clock
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Obj | None:
+        """Shared; must not be changed."""
+        ...
+
+    def list(self, resource: Resource, namespace: str | None = None) -> list[Obj]: ...
+
+    async def create(self, resource: Resource, namespace: str, obj: Obj) -> Obj: ...
+
+    async def update(self, resource: Resource, namespace: str, obj: Obj, subresource: str = "") -> Obj:
+        """Optimistic: raises a Conflict when metadata.resourceVersion is not the current one."""
+        ...
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, options: Obj | None = None
+    ) -> None: ...
+
+    async def authorize(
+        self,
+        user: User,
+        verb: str,
+        resource: Resource,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
+    ) -> bool: ...
+
+    def strategy(self, resource: Resource) -> Any: ...
+
+
+class Plugin:
+    """Base of all; override one of the two methods."""
+
+    name = ""
+    mutating = False
+    validating = False
+
+    def __init__(self, api: Api, config: Obj | None = None) -> None:
+        self.api = api
+        self.config = config or {}
+
+    def handles(self, a: Attributes) -> bool:
+        return True
+
+    async def admit(self, a: Attributes) -> None: ...
+
+    async def validate(self, a: Attributes) -> None: ...
