@@ -61,9 +61,7 @@ class Resource:
         """`/api/v1`, `/apis/apps/v1`."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
-    def path(
-        self, namespace: str | None = None, name: str | None = None, subresource: str | None = None
-    ) -> str:
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The request path of the collection or of one object."""
         parts = [self.root]
         if self.namespaced and namespace:

@@ -102,9 +102,7 @@ def forbidden_field(path: str, detail: str) -> FieldError:
 
 
 def too_long(path: str, value: Any, limit: int) -> FieldError:
-    return FieldError(
-        "FieldValueTooLong", path, value, f"may not be more than {limit} bytes" if limit >= 0 else ""
-    )
+    return FieldError("FieldValueTooLong", path, value, f"may not be more than {limit} bytes" if limit >= 0 else "")
 
 
 def too_many(path: str, count: int, limit: int) -> FieldError:
@@ -205,9 +203,7 @@ def conflict(group: str, resource: str, name: str, why: str) -> ApiError:
     )
 
 
-OPTIMISTIC_LOCK = (
-    "the object has been modified; please apply your changes to the latest version and try again"
-)
+OPTIMISTIC_LOCK = "the object has been modified; please apply your changes to the latest version and try again"
 
 
 def forbidden(group: str, resource: str, name: str, why: str) -> ApiError:

@@ -54,9 +54,7 @@ class Api(Protocol):
         """Optimistic: raises a Conflict when metadata.resourceVersion is not the current one."""
         ...
 
-    async def delete(
-        self, resource: Resource, namespace: str, name: str, options: Obj | None = None
-    ) -> None: ...
+    async def delete(self, resource: Resource, namespace: str, name: str, options: Obj | None = None) -> None: ...
 
     async def authorize(
         self,
