@@ -1,0 +1,45 @@
+"""Hashes that show in names and labels: stable for one content, safe to use in a name.
+
+Differs from upstream: upstream hashes Go's dump of its internal struct, which no other program can repeat; Berg
+hashes the canonical JSON. The form is the same (FNV-1a 32 bits, in the same safe alphabet), and a hash is only
+ever compared with one that the same controller made.
+
+Source: k8s.io/kubernetes pkg/util/hash, k8s.io/apimachinery pkg/util/rand SafeEncodeString.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import orjson
+
+_SAFE = "bcdfghjklmnpqrstvwxz2456789"
+
+
+def fnv32a(data: bytes, state: int = 0x811C9DC5) -> int:
+    for byte in data:
+        state = ((state ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return state
+
+
+def safe_encode(text: str) -> str:
+    """Each character mapped into an alphabet without vowels and look-alikes."""
+    return "".join(_SAFE[ord(c) % len(_SAFE)] for c in text)
+
+
+def hash_of(value: Any, collision_count: int | None = None) -> str:
+    """At most ten characters; `collision_count` gives another one for the same value."""
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if collision_count is not None:
+        data += collision_count.to_bytes(8, "little", signed=True)
+    return safe_encode(str(fnv32a(data)))
+
+
+def pod_template_hash(template: dict[str, Any], collision_count: int | None = None) -> str:
+    return hash_of(template, collision_count)
+
+
+def random_suffix(length: int = 5) -> str:
+    """What generateName adds."""
+    return "".join(secrets.choice(_SAFE) for _ in range(length))
