@@ -1,7 +1,5 @@
 """Reading and writing what every object has: its key, owners, conditions, deletion marks."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 
