@@ -1,9 +1,100 @@
-"""The schema bundle: all that is known about built-in kinds as data."""
+"""The schema bundle: all that is known about built-in kinds as data. Written by `tools/build_schema.py`.
+
+`data/resources.json`, one resource a row, groups and versions in upstream's order of preference:
+
+    [group, version, plural, kind, namespaced, singular, verbs, short names, categories,
+     [[subresource, group, version, kind, verbs], …]]
+
+`data/types.json`, one type a row: `[name, {"k": [group, version, kind], "mt": "atomic", "f": fields, "in": inlines}]`,
+a field being `[json name, type, protobuf number, flags, more]`:
+
+* type: `string bytes bool int32 int64 double quantity intorstring time microtime duration json raw fieldsv1
+  schemaorarray schemaorbool schemaorstrings`, `#N` (the type in row N), `[]T`, `{}T` (map by string), and
+  `~[]string` (a list that protobuf wraps in a message);
+* number: 0 when protobuf does not carry the field (or an embedded message does);
+* flags: 1 required, 2 a pointer in Go, 4 omitempty, 8 omitzero: together they say what a decoded and
+  re-encoded object looks like;
+* more: `lt` list type, `lk` list keys, `mt` map type, `ps`/`pk` patch strategy and merge key, `d` default,
+  `g` the name Go gives a named scalar type in its messages.
+
+`in` lists messages `[number, N]` whose fields stand inline in JSON. Reading both files costs a few
+milliseconds; nothing is built from a row before someone asks for it.
+"""
 
 from __future__ import annotations
 
-from berg.machinery.resources import Resource
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import orjson
+
+from berg.machinery.resources import Resource, Subresource
 
 
-def resources() -> list[Resource]:
-    raise NotImplementedError
+def _read(name: str) -> Any:
+    return orjson.loads((files("berg.machinery") / "data" / name).read_bytes())
+
+
+@cache
+def _rows() -> list[Any]:
+    return _read("resources.json")  # type: ignore[no-any-return]
+
+
+def resources(*, disabled: bool = False) -> list[Resource]:
+    """Every built-in resource that is served by default; with `disabled` also those of alpha and beta versions,
+    which upstream serves only when `--runtime-config` says so."""
+    found = []
+    for group, version, plural, kind, namespaced, singular, verbs, short, categories, subs in _rows():
+        if not disabled and not enabled_by_default(version):
+            continue
+        subresources = {s[0]: Subresource(s[0], s[1], s[2], s[3], tuple(s[4])) for s in subs}
+        found.append(
+            Resource(
+                group,
+                version,
+                plural,
+                kind,
+                namespaced,
+                singular,
+                f"{kind}List" if "list" in verbs else "",
+                tuple(verbs),
+                tuple(short),
+                tuple(categories),
+                subresources,
+            )
+        )
+    return found
+
+
+def enabled_by_default(version: str) -> bool:
+    """Upstream serves stable versions by default and no others (since v1.24, KEP-3136)."""
+    return re.fullmatch(r"v\d+", version) is not None
+
+
+def group_versions(*, disabled: bool = False) -> dict[str, list[str]]:
+    """group -> its versions, both in upstream's order of preference."""
+    found: dict[str, list[str]] = {}
+    for group, version, *_ in _rows():
+        if (disabled or enabled_by_default(version)) and version not in found.setdefault(group, []):
+            found[group].append(version)
+    return {g: v for g, v in found.items() if v}
+
+
+@cache
+def type_rows() -> list[Any]:
+    """The rows of `types.json`; `#N` in a row is an index into this list."""
+    return _read("types.json")  # type: ignore[no-any-return]
+
+
+@cache
+def type_index() -> dict[str, int]:
+    """OpenAPI name (`io.k8s.api.apps.v1.Deployment`) -> row."""
+    return {row[0]: i for i, row in enumerate(type_rows())}
+
+
+@cache
+def kind_index() -> dict[tuple[str, str, str], int]:
+    """(group, version, kind) -> row."""
+    return {tuple(row[1]["k"]): i for i, row in enumerate(type_rows()) if "k" in row[1]}  # type: ignore[misc]
