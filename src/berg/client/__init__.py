@@ -1,0 +1,1 @@
+"""What a Kubernetes client library gives: requests, informers, work queues, leader election, events."""
