@@ -1,0 +1,204 @@
+"""`berg up`: from nothing, or from what was stopped, to a cluster whose node is Ready and whose DNS answers.
+
+    plan      → what the cluster is: kept from its spec, or made from the options
+    start     → certificates, then a supervisor
+    wait      → API ready, node Ready, DNS answers
+
+Each step says what it does through `Progress`; every failure is a LifecycleError with the way out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from berg.lifecycle import host
+from berg.lifecycle.errors import BadDataDir, LifecycleError, NameInUse, PortTaken
+from berg.lifecycle.layout import Layout
+from berg.lifecycle.probe import Probe
+from berg.lifecycle.registry import free_index, supervisor_of
+from berg.lifecycle.spec import ClusterSpec, NodeSpec
+from berg.lifecycle.supervisor import spawn
+
+_API_PORT = 6443
+_LEAST_FREE_BYTES = 64 << 20
+
+
+class Progress(Protocol):
+    def step(self, text: str) -> None:
+        """A step begins; the one before it is done."""
+        ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    name: str = "default"
+    nodes: int = 1
+    runtime: str = "auto"
+    data_dir: str | None = None
+    api_port: int | None = None
+    wait_s: float = 60.0
+    sim_nodes: int = 0
+    containerd_socket: str = "/run/containerd/containerd.sock"
+
+
+def roles(spec: ClusterSpec) -> list[str]:
+    """The processes of the cluster, in the order of their start."""
+    nodes = [f"node-{n.name}" for n in spec.nodes] if spec.runtime != "sim" else ["sim"]
+    return ["apiserver", "controllers", *nodes, *(["sim"] if spec.sim_nodes and "sim" not in nodes else [])]
+
+
+def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
+    """The cluster's spec, on disk. A cluster that was stopped keeps what it was made with."""
+    running = supervisor_of(layout.root)
+    if layout.spec.exists():
+        spec = ClusterSpec.read(layout.spec)
+        if running and options.api_port not in (None, spec.api_port):
+            raise NameInUse(
+                f"cluster {options.name!r} is up on port {spec.api_port}",
+                f"Stop it first (berg down --name {options.name}), or take another --name.",
+            )
+        if not running:
+            spec.api_port = _port(options, spec.api_port)
+            spec.sim_nodes = options.sim_nodes or spec.sim_nodes
+            address = host.address()
+            if spec.advertise_address != address:
+                progress.note(f"The machine's address is now {address} (was {spec.advertise_address})")
+                spec.advertise_address = address
+                for node in spec.nodes:
+                    node.address = address if not node.netns else node.address
+            spec.write(layout.spec)
+        return spec
+    if any(layout.store.glob("*")) if layout.store.is_dir() else False:
+        raise BadDataDir(
+            f"{layout.root} has data but no spec.json",
+            "Put the file back from a copy, or start anew with: berg down --purge",
+        )
+    runtime = host.choose_runtime(options.runtime, options.containerd_socket, progress.note)
+    address = host.address()
+    spec = ClusterSpec(
+        name=options.name,
+        index=free_index(),
+        api_port=_port(options, _API_PORT),
+        advertise_address=address,
+        runtime=runtime,
+        sim_nodes=options.sim_nodes if runtime != "sim" else max(1, options.sim_nodes, options.nodes),
+        containerd_socket=options.containerd_socket,
+    )
+    if runtime != "sim":
+        spec.nodes = [NodeSpec(host.hostname(), address, "", kubelet_port=host.free_port(10250))]
+        if options.nodes > 1:
+            raise LifecycleError(
+                "more than one real node on a machine is not built yet", "Use --sim-nodes N for simulated ones."
+            )
+    layout.make()
+    spec.write(layout.spec)
+    return spec
+
+
+def _port(options: Options, preferred: int) -> int:
+    if options.api_port is None:
+        return host.free_port(preferred)
+    if not host.port_free(options.api_port):
+        raise PortTaken(
+            f"port {options.api_port} is taken by another program",
+            "Free it, or choose another with --api-port (without it Berg finds one).",
+        )
+    return options.api_port
+
+
+def start(layout: Layout, spec: ClusterSpec) -> bool:
+    """Certificates and a supervisor; False when one was running already."""
+    from berg.lifecycle import certs
+
+    layout.make()
+    free = shutil.disk_usage(layout.root).free
+    if free < _LEAST_FREE_BYTES:
+        raise LifecycleError(
+            f"only {free >> 20} MiB are free under {layout.root}", "Make room, or choose another place with --data-dir."
+        )
+    certs.ensure(layout, spec)
+    if supervisor_of(layout.root):
+        return False
+    spawn(layout.root, roles(spec))
+    return True
+
+
+def wait(layout: Layout, spec: ClusterSpec, wait_s: float, progress: Progress) -> None:
+    """Until the API is ready, the first node Ready and DNS answers. Raises LifecycleError with the reason."""
+    deadline = time.monotonic() + wait_s
+    probe = Probe(layout.kubeconfig("admin"))
+    progress.step("Waiting for the API")
+    while not probe.ready():
+        _check(deadline, layout, "apiserver", "the API did not become ready")
+        time.sleep(0.02)
+    progress.step("Waiting for the node")
+    while not (ready := _node_ready(probe)):
+        _check(deadline, layout, "node", _why_not_ready(probe))
+        time.sleep(0.05)
+    progress.note(f"Node {ready} is Ready")
+    if spec.runtime != "sim":
+        progress.step("Waiting for DNS")
+        while not dns_answers(spec.dns_address):
+            _check(deadline, layout, "dns", f"DNS does not answer at {spec.dns_address}")
+            time.sleep(0.05)
+
+
+def _node_ready(probe: Probe) -> str:
+    for node in _nodes(probe):
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ())):
+            return str(node["metadata"]["name"])
+    return ""
+
+
+def _why_not_ready(probe: Probe) -> str:
+    for node in _nodes(probe):
+        for c in node.get("status", {}).get("conditions", ()):
+            if c["type"] == "Ready":
+                return f"node {node['metadata']['name']} is not Ready: {c.get('message', '')}"
+    return "no node registered"
+
+
+def _nodes(probe: Probe) -> list[dict[str, Any]]:
+    try:
+        return (probe.get_json("/api/v1/nodes?limit=10") or {}).get("items") or []
+    except OSError:
+        return []
+
+
+def _check(deadline: float, layout: Layout, component: str, why: str) -> None:
+    if time.monotonic() > deadline:
+        tail = _last_line(layout.logs, component)
+        raise LifecycleError(
+            f"{why}{f' ({tail})' if tail else ''}",
+            f"Look at: berg logs {component}. The cluster's processes go on; berg up waits again, berg down ends them.",
+        )
+
+
+def _last_line(logs: Path, component: str) -> str:
+    newest = ""
+    for path in sorted(logs.glob(f"{component}*.err")):
+        lines = path.read_text(errors="replace").strip().splitlines()
+        newest = lines[-1] if lines else newest
+    return newest[:300]
+
+
+def dns_answers(server: str, name: str = "kubernetes.default.svc.cluster.local", timeout_s: float = 0.3) -> bool:
+    """Asks for the A record of `name`; True when an answer with at least one record comes."""
+    labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
+    query = os.urandom(2) + b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + labels + b"\x00\x00\x01\x00\x01"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(timeout_s)
+        try:
+            s.sendto(query, (server, 53))
+            answer = s.recv(512)
+        except OSError:
+            return False
+    return answer[:2] == query[:2] and answer[6:8] != b"\0\0"
