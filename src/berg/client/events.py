@@ -102,6 +102,7 @@ class EventRecorder:
         self._spam: _Cache[_Tokens] = _Cache()
         self._aggregates: _Cache[_Aggregate] = _Cache()
         self._sent: _Cache[_Sent] = _Cache()
+        self._last_nanos = 0
 
     def event(
         self, obj: Obj, type: str, reason: str, message: str, *, related: Obj | None = None, action: str = ""
@@ -168,7 +169,8 @@ class EventRecorder:
     def _make(self, ref: Obj, type: str, reason: str, message: str, related: Obj | None, action: str) -> Obj:
         now = self._clock.now()
         namespace = ref.get("namespace") or "default"
-        nanos = int(now.timestamp() * 1e6) * 1000
+        # The name is the time; two events of one moment must not share it.
+        nanos = self._last_nanos = max(int(now.timestamp() * 1e6) * 1000, self._last_nanos + 1)
         md: Obj = {"name": f"{ref['name']}.{nanos:x}", "namespace": namespace}
         if self._core:
             source = {"component": self._component, **({"host": self._host} if self._host else {})}

@@ -222,10 +222,11 @@ class FakeAPI:
         if new == old:
             return old
         gone = new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers")
-        if gone and (plural not in GRACEFUL or not new["metadata"].get("deletionGracePeriodSeconds")):
-            if (group, plural) != ("", "namespaces") or not (new.get("spec") or {}).get("finalizers"):
-                self._remove(group, plural, new)
-                return new
+        held = plural in GRACEFUL and new["metadata"].get("deletionGracePeriodSeconds")
+        held = held or ((group, plural) == ("", "namespaces") and (new.get("spec") or {}).get("finalizers"))
+        if gone and not held:
+            self._remove(group, plural, new)
+            return new
         self._store(group, plural, new, "MODIFIED")
         return new
 
@@ -335,9 +336,9 @@ def frame(type: str, obj: Obj) -> bytes:
 
 
 def selected(obj: Obj, query: Mapping[str, str]) -> bool:
-    if text := query.get("labelSelector"):
-        if not Selector.parse(text).matches(obj["metadata"].get("labels") or {}):
-            return False
+    text = query.get("labelSelector", "")
+    if text and not Selector.parse(text).matches(obj["metadata"].get("labels") or {}):
+        return False
     for term in filter(None, query.get("fieldSelector", "").split(",")):
         field, op, want = re.split(r"(!=|=)", term, maxsplit=1)
         value: Any = obj
