@@ -39,7 +39,7 @@ def _read(name: str) -> Any:
 
 @cache
 def _rows() -> list[Any]:
-    return _read("resources.json")  # type: ignore[no-any-return]
+    return _read("resources.json")
 
 
 def resources(*, disabled: bool = False) -> list[Resource]:
@@ -85,7 +85,7 @@ def group_versions(*, disabled: bool = False) -> dict[str, list[str]]:
 @cache
 def type_rows() -> list[Any]:
     """The rows of `types.json`; `#N` in a row is an index into this list."""
-    return _read("types.json")  # type: ignore[no-any-return]
+    return _read("types.json")
 
 
 @cache
@@ -97,4 +97,4 @@ def type_index() -> dict[str, int]:
 @cache
 def kind_index() -> dict[tuple[str, str, str], int]:
     """(group, version, kind) -> row."""
-    return {tuple(row[1]["k"]): i for i, row in enumerate(type_rows()) if "k" in row[1]}  # type: ignore[misc]
+    return {tuple(row[1]["k"]): i for i, row in enumerate(type_rows()) if "k" in row[1]}

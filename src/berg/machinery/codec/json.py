@@ -124,7 +124,9 @@ def _go_message(text: str, error: json.JSONDecodeError) -> str:
         return "unexpected end of JSON input"
     if error.msg.startswith("Invalid \\"):
         at = _escape_fault(text, at)
-        return _invalid(text, at, "in \\u hexadecimal character escape" if "u" in error.msg else "in string escape code")
+        return _invalid(
+            text, at, "in \\u hexadecimal character escape" if "u" in error.msg else "in string escape code"
+        )
     if error.msg.startswith("Invalid control character"):
         return _invalid(text, at, "in string literal")
     if error.msg.startswith("Extra data"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from berg.machinery.codec.json import quote
@@ -59,13 +60,18 @@ def dumps_all(objects: list[Any]) -> bytes:
     return b"---\n".join(dumps(o) for o in objects)
 
 
-def _dumper() -> type:
+@cache
+def _dumper() -> Any:
     import yaml
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
+    def text(dumper: Any, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, text)
     return Dumper
 
 
@@ -154,7 +160,9 @@ def _key(value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         return f"{value:g}"
-    kind = "<nil>" if value is None else "map[interface {}]interface {}" if isinstance(value, dict) else "[]interface {}"
+    kind = (
+        "<nil>" if value is None else "map[interface {}]interface {}" if isinstance(value, dict) else "[]interface {}"
+    )
     raise SyntaxFault(f"unsupported map key of type: {kind}")
 
 
