@@ -1,0 +1,109 @@
+"""The controller manager: chooses the controllers, gives them one set of informers, starts and stops them.
+
+Controllers are imported when they are started, from one table; `--controllers` uses upstream's names. With leader
+election they run only while the lease is held, and losing it stops the whole manager: another one acts now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from importlib import import_module
+
+from berg.client.controller import Controller
+from berg.client.leaderelection import LeaderElector
+from berg.client.rest import Client
+from berg.controllers.config import Config
+from berg.controllers.context import Context
+from berg.machinery.clock import Clock, RealClock
+
+log = logging.getLogger(__name__)
+
+CONTROLLERS: dict[str, str] = {
+    "deployment-controller": "deployment:DeploymentController",
+    "replicaset-controller": "replicaset:ReplicaSetController",
+    "replicationcontroller-controller": "replicaset:ReplicationControllerController",
+}
+DISABLED_BY_DEFAULT = frozenset({"bootstrap-signer-controller", "token-cleaner-controller"})
+
+
+class UnknownController(ValueError):
+    """`--controllers` names one that does not exist."""
+
+
+def chosen(controllers: list[str]) -> list[str]:
+    """The names to start. Source: controller-manager app/helper.go, IsControllerEnabled."""
+    for c in controllers:
+        if c != "*" and c.removeprefix("-") not in CONTROLLERS:
+            raise UnknownController(f'"{c.removeprefix("-")}" is not in the list of known controllers')
+    found = []
+    for name in CONTROLLERS:
+        if name in controllers:
+            found.append(name)
+        elif f"-{name}" in controllers:
+            continue
+        elif "*" in controllers and name not in DISABLED_BY_DEFAULT:
+            found.append(name)
+    return found
+
+
+class ControllerManager:
+    def __init__(self, client: Client, config: Config | None = None, *, clock: Clock | None = None) -> None:
+        self.client, self.config = client, config or Config()
+        self.clock: Clock = clock or RealClock()
+        self.names = chosen(self.config.controllers)
+        self.controllers: dict[str, Controller] = {}
+        self.lost = asyncio.Event()
+        """set when the lease was lost: the process should end"""
+        self._ctx: Context | None = None
+        self._elector: LeaderElector | None = None
+
+    async def start(self) -> None:
+        """Returns when the informers are synced and every controller runs; with leader election, at once."""
+        if not self.config.leader_elect:
+            await self._run()
+            return
+        identity = self.config.leader_elect_identity or f"{socket.gethostname()}_{uuid.uuid4()}"
+        self._elector = LeaderElector(
+            self.client,
+            self.config.leader_elect_resource_name,
+            identity,
+            on_started=self._run,
+            on_stopped=self._lose,
+            namespace=self.config.leader_elect_resource_namespace,
+            clock=self.clock,
+            lease_duration_s=self.config.leader_elect_lease_duration_s,
+            renew_deadline_s=self.config.leader_elect_renew_deadline_s,
+            retry_period_s=self.config.leader_elect_retry_period_s,
+        )
+        self._elector.start()
+
+    async def stop(self) -> None:
+        if self._elector is not None:
+            await self._elector.stop()
+        await self._halt()
+
+    async def _run(self) -> None:
+        ctx = self._ctx = Context(self.client, self.config, self.clock)
+        for name in self.names:
+            module, _, cls = CONTROLLERS[name].partition(":")
+            controller = getattr(import_module(f"berg.controllers.{module}"), cls)(ctx)
+            self.controllers[name] = controller
+        await ctx.informers.start()
+        for controller in self.controllers.values():
+            await controller.start()
+        log.info("controllers started: %s (pid %d)", ", ".join(self.names), os.getpid())
+
+    async def _halt(self) -> None:
+        await asyncio.gather(*(c.stop() for c in self.controllers.values()))
+        self.controllers.clear()
+        if self._ctx is not None:
+            ctx, self._ctx = self._ctx, None
+            await ctx.stop()
+
+    async def _lose(self) -> None:
+        await self._halt()
+        self.lost.set()
