@@ -7,7 +7,8 @@ key, and that understands directives:
 * `$setElementOrder/NAME: [keys]`: order of the list NAME; comes first before the order in the patch, and that
   before the order in the object.
 
-Source: k8s.io/apimachinery pkg/util/strategicpatch; design-proposals-archive/cli/preserve-order-in-strategic-merge-patch.md.
+Source: k8s.io/apimachinery pkg/util/strategicpatch; design-proposals-archive/cli/
+preserve-order-in-strategic-merge-patch.md.
 """
 
 from __future__ import annotations
