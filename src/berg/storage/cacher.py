@@ -9,8 +9,13 @@ Seam (signatures fixed; the body is the storage package's):
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from berg.storage.interface import Store
+    from berg.storage.transform import Transformer
+    from berg.storage.watchcache import WatchCache
 
 Obj = dict[str, Any]
 
@@ -82,6 +87,9 @@ class CacheEvent:
     revision: int
     entry: CacheEntry | None
     previous: CacheEntry | None = None
+    frames: dict[Any, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """the encoded event by whatever key the server likes: the object is shared, so it is framed once for all
+    watchers of it"""
 
 
 Predicate = Callable[[CacheEntry], bool]
@@ -120,7 +128,8 @@ class Cacher(Protocol):
         ...
 
     def index(self, name: str, values: Callable[[CacheEntry], Sequence[str]]) -> None:
-        """Keeps an index; there is always one by `namespace`, and one by label (`label:key=value`)."""
+        """Keeps an index, from the first list that asks for it. Always there: `("label", "key=value")` and
+        `("namespace", name)`."""
         ...
 
     async def list(
@@ -139,6 +148,22 @@ class Cacher(Protocol):
     def watch(
         self, *, after: int, namespace: str | None = None, key: str | None = None, buffer: int = 1000
     ) -> AsyncIterator[Sequence[CacheEvent]]:
-        """Batches of events with revision > `after`. Raises RevisionCompacted when they are no longer kept, and
-        ends when the reader falls more than `buffer` events behind (a slow watcher is dropped)."""
+        """Batches of events with revision > `after`. Raises RevisionCompacted at once when they are no longer
+        kept, and ends when the reader falls more than `buffer` events behind (a slow watcher is dropped).
+        Whoever stops early closes it with `aclose()`."""
         ...
+
+
+def open_cacher(
+    store: Store,
+    prefix: str,
+    *,
+    namespaced: bool,
+    api_version: str,
+    kind: str,
+    transformer: Transformer | None = None,
+) -> WatchCache:
+    """A Cacher of the objects under `prefix` (`/registry/pods/`), not started. One per store and prefix."""
+    from berg.storage.watchcache import WatchCache
+
+    return WatchCache(store, prefix, namespaced=namespaced, api_version=api_version, kind=kind, transformer=transformer)

@@ -14,16 +14,19 @@ Source: etcd api/etcdserverpb/rpc.proto, api/mvccpb/kv.proto.
      ├── RevisionFuture        asked for a revision that has not happened
      ├── LeaseNotFound / LeaseExists
      ├── DuplicateKey          one transaction writes a key twice
-     ├── RequestTooLarge / NoSpace / TooManyOps
+     ├── KeyNotFound           a put that keeps the value or lease of a key that is not there
+     ├── InvalidRequest        a request that contradicts itself, or without a key
+     ├── RequestTooLarge / NoSpace / TooManyOps / LeaseTtlTooLarge
+     ├── Corrupt               what is on disk is damaged, or lacks acknowledged writes; says where and what to do
      └── Unavailable           the engine cannot answer now (closed, disk failed, no etcd member reached)
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class StoreError(Exception):
@@ -31,7 +34,7 @@ class StoreError(Exception):
 
 
 class RevisionCompacted(StoreError):
-    """`compact_revision` is the oldest revision that can still be watched from, less one."""
+    """Every revision after `compact_revision` can be watched; the state at it can still be read."""
 
     def __init__(self, compact_revision: int) -> None:
         super().__init__("mvcc: required revision has been compacted")
@@ -51,6 +54,22 @@ class LeaseExists(StoreError):
 
 
 class DuplicateKey(StoreError):
+    pass
+
+
+class KeyNotFound(StoreError):
+    pass
+
+
+class InvalidRequest(StoreError):
+    pass
+
+
+class LeaseTtlTooLarge(StoreError):
+    pass
+
+
+class Corrupt(StoreError):
     pass
 
 
@@ -298,6 +317,24 @@ class Store(Protocol):
         ...
 
     async def defragment(self) -> None: ...
+
+
+Listener = Callable[[int, Sequence[Event]], None]
+"""Told of each commit, as it becomes visible: the newest revision, and its events in order."""
+
+
+@runtime_checkable
+class Synchronous(Protocol):
+    """A store in this process: what it publishes reaches its listeners before the writers hear that it is done,
+    so that a cache fed by it is never behind an acknowledged write."""
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """`listener` runs on the loop, must not raise and must not block. Returns what ends it."""
+        ...
+
+    def events_from(self, revision: int) -> Sequence[Event]:
+        """All kept events at or after `revision`. Raises RevisionCompacted."""
+        ...
 
 
 def prefix_end(prefix: bytes) -> bytes:

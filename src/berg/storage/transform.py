@@ -1,0 +1,52 @@
+"""What lies between an object's JSON and the bytes in the store: media type and encryption.
+
+A `Transformer` is asked for every value that is written or read. Its answer to `to_storage` is what the store
+keeps; `from_storage` takes whatever earlier configurations left there. The storage key is authenticated data:
+a ciphertext that somebody moved to another key does not decrypt.
+
+Without one, values are JSON; what a real etcd or a snapshot holds in protobuf is read all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import orjson
+
+PROTOBUF_MAGIC = b"k8s\x00"
+
+
+class TransformError(Exception):
+    """The stored bytes cannot be read: damaged, or encrypted with a key that is not configured."""
+
+
+class Transformer(Protocol):
+    def to_storage(self, key: bytes, value: bytes) -> bytes:
+        """`value` is the object as canonical JSON."""
+        ...
+
+    def from_storage(self, key: bytes, data: bytes) -> bytes:
+        """JSON or protobuf. Raises TransformError."""
+        ...
+
+
+def decode_value(data: bytes) -> bytes:
+    """A stored value as canonical JSON: `kind`, `apiVersion`, `metadata` first, no resourceVersion.
+
+    Bytes that Berg wrote come back as they are. Raises TransformError.
+    """
+    if data.startswith(b'{"kind":"') and b'"metadata":{' in data[:400]:
+        return data
+    try:
+        if data.startswith(PROTOBUF_MAGIC):
+            from berg.machinery.codec import protobuf
+
+            obj = protobuf.loads(data)
+        else:
+            obj = orjson.loads(data)
+        metadata = dict(obj.get("metadata") or {})
+        metadata.pop("resourceVersion", None)
+        head = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": metadata}
+        return orjson.dumps({**head, **obj, "metadata": metadata})
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise TransformError(f"the stored value is no object: {e}") from e
