@@ -57,6 +57,8 @@ class Strategy:
     namespaced = True
     has_status = True
     """spec and status are written separately: a write to the main resource keeps the old status"""
+    status_on_create = False
+    """a creation may bring a status (nodes); else it is dropped before `prepare_for_create`"""
     generation = True
     """metadata.generation starts at 1 and rises when anything but metadata and status changes"""
     allow_create_on_update = False
@@ -71,9 +73,11 @@ class Strategy:
         """Fills in defaults. Idempotent; also applied when an object is read from an old store or patched."""
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
-        """Drops what a client may not set. Status is already dropped when `has_status`."""
+        """Drops what a client may not set. Status is already dropped when `has_status`; metadata.uid is set."""
 
-    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None: ...
+    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        """Also for the subresources that read as the kind itself and have a rule of their own (`ctx.subresource`:
+        pods/ephemeralcontainers, pods/resize, namespaces/finalize, certificatesigningrequests/approval)."""
 
     def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
         """Faults of a name (default: DNS-1123 subdomain); `prefix` when it is a generateName."""
@@ -102,6 +106,10 @@ class Strategy:
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         """Beyond metadata.name and metadata.namespace."""
         return {}
+
+    def row_conditions(self, obj: Obj) -> list[Obj]:
+        """TableRowConditions of its row in a table: Completed, for what has run to its end."""
+        return []
 
     field_labels: Sequence[str] = ()
     """names that a field selector may use beyond metadata.name and metadata.namespace"""

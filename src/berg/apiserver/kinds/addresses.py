@@ -1,0 +1,129 @@
+"""IP addresses and CIDRs in fields: faults and warnings in upstream's words.
+
+Fields that are old accept what Go's old parser did (leading zeros, IPv4-mapped IPv6); newer ones demand the
+canonical form.
+
+Source: apimachinery pkg/util/validation/ip.go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from berg.machinery.status import FieldError, invalid_value
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+BAD_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+
+_ZEROS = re.compile(r"(?<![0-9a-fA-F:])0+(?=[0-9])")
+
+
+def _without_leading_zeros(text: str) -> str:
+    return _ZEROS.sub("", text) if "." in text else text
+
+
+def parse_ip(text: str) -> Address | None:
+    """As the old parser reads it."""
+    if "%" in text:
+        return None
+    try:
+        return ipaddress.ip_address(_without_leading_zeros(text))
+    except ValueError:
+        return None
+
+
+def _mapped(address: Address) -> bool:
+    return address.version == 6 and address.ipv4_mapped is not None
+
+
+def show(address: Address) -> str:
+    """As Go writes it: a mapped address as the IPv4 one it is."""
+    if address.version == 6 and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+def legacy_ip(path: str, text: str) -> list[FieldError]:
+    """The check of fields that have always been there."""
+    return [] if parse_ip(text) is not None else [invalid_value(path, text, BAD_IP)]
+
+
+def strict_ip(path: str, text: str) -> list[FieldError]:
+    address = parse_ip(text)
+    if address is None:
+        return [invalid_value(path, text, BAD_IP)]
+    if _without_leading_zeros(text) != text:
+        return [invalid_value(path, text, "must not have leading 0s")]
+    if _mapped(address):
+        return [invalid_value(path, text, "must not be an IPv4-mapped IPv6 address")]
+    if str(address) != text:
+        return [invalid_value(path, text, f'must be in canonical form ("{address}")')]
+    return []
+
+
+def ip_warnings(path: str, text: str) -> list[str]:
+    address = parse_ip(text)
+    if address is None:
+        return []
+    if _without_leading_zeros(text) != text or _mapped(address):
+        return [f'{path}: non-standard IP address "{text}" is invalid: use "{show(address)}"']
+    if address.version == 6 and str(address) != text:
+        return [f'{path}: IPv6 address "{text}" should be in RFC 5952 canonical format ("{address}")']
+    return []
+
+
+def _split(text: str) -> tuple[Address, int] | None:
+    ip, slash, bits = text.partition("/")
+    address = parse_ip(ip)
+    if address is None or not slash or not bits.isdigit() or int(bits) > address.max_prefixlen:
+        return None
+    return address, int(bits)
+
+
+def parse_cidr(text: str) -> Network | None:
+    parts = _split(text)
+    return None if parts is None else ipaddress.ip_network((str(parts[0]), parts[1]), strict=False)
+
+
+def legacy_cidr(path: str, text: str) -> list[FieldError]:
+    return [] if parse_cidr(text) is not None else [invalid_value(path, text, BAD_CIDR)]
+
+
+def strict_cidr(path: str, text: str) -> list[FieldError]:
+    network, parts = parse_cidr(text), _split(text)
+    if network is None or parts is None:
+        return [invalid_value(path, text, BAD_CIDR)]
+    ip, _, bits = text.partition("/")
+    if _without_leading_zeros(ip) != ip or str(int(bits)) != bits:
+        return [invalid_value(path, text, "must not have leading 0s in IP or prefix length")]
+    if _mapped(parts[0]):
+        return [invalid_value(path, text, "must not have an IPv4-mapped IPv6 address")]
+    if parts[0] != network.network_address:
+        return [invalid_value(path, text, "must not have bits set beyond the prefix length")]
+    if str(network) != text:
+        return [invalid_value(path, text, f'must be in canonical form ("{network}")')]
+    return []
+
+
+def cidr_warnings(path: str, text: str) -> list[str]:
+    network, parts = parse_cidr(text), _split(text)
+    if network is None or parts is None:
+        return []
+    found: list[str] = []
+    ip, _, bits = text.partition("/")
+    if parts[0] != network.network_address:
+        single = f"{show(parts[0])}/{parts[0].max_prefixlen}"
+        found.append(f'{path}: CIDR value "{text}" is ambiguous in this context (should be "{network}" or "{single}"?)')
+    if _without_leading_zeros(ip) != ip or str(int(bits)) != bits or _mapped(parts[0]):
+        found.append(f'{path}: non-standard CIDR value "{text}" is invalid: use "{network}"')
+    if not found and network.version == 6 and f"{parts[0]}/{parts[1]}" != text:
+        found.append(f'{path}: IPv6 CIDR value "{text}" should be in RFC 5952 canonical format ("{network}")')
+    return found
+
+
+def dual_stack(families: Sequence[int]) -> bool:
+    return len(set(families)) == 2

@@ -1,0 +1,47 @@
+"""ControllerRevisions.
+
+Source: kubernetes pkg/registry/apps/controllerrevision, pkg/apis/apps/validation ValidateControllerRevision.
+"""
+
+from __future__ import annotations
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery.meta import owner_controller
+from berg.machinery.status import FieldError, Obj, invalid_value, required
+
+
+def _controller(obj: Obj) -> str:
+    owner = owner_controller(obj)
+    if owner is None:
+        return "<none>"
+    group = owner.get("apiVersion", "").rpartition("/")[0]
+    kind = f"{owner.get('kind', '')}.{group}" if group else owner.get("kind", "")
+    return f"{kind.lower()}/{owner.get('name', '')}"
+
+
+@strategy_for("apps", "controllerrevisions")
+class ControllerRevisionStrategy(Strategy):
+    has_status = False
+    generation = False
+    columns = [
+        cells.NAME,
+        Column("Controller", _controller),
+        Column("Revision", lambda o: o.get("revision") or 0),
+        cells.AGE,
+    ]
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        if obj.get("data") is None:
+            errors.append(required("data", "data is mandatory"))
+        elif not isinstance(obj["data"], dict):
+            errors.append(invalid_value("data", obj["data"], "must be a JSON or YAML object"))
+        revision = obj.get("revision") or 0
+        if revision < 0:
+            errors.append(invalid_value("revision", revision, "must be greater than or equal to 0"))
+        return errors
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return immutable(obj, old, "data") + self.validate(ctx, obj)

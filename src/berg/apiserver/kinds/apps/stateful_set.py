@@ -1,0 +1,84 @@
+"""StatefulSets.
+
+Source: kubernetes pkg/registry/apps/statefulset, pkg/apis/apps/v1/defaults.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.kinds.core.pod_spec.defaults import claim_spec_defaults
+from berg.apiserver.kinds.workload import WorkloadStrategy, count
+from berg.apiserver.registry.strategy import Column, Context, strategy_for
+from berg.machinery import names
+from berg.machinery.status import FieldError, Obj
+
+
+@strategy_for("apps", "statefulsets")
+class StatefulSetStrategy(WorkloadStrategy):
+    initial_status = {"replicas": 0, "availableReplicas": 0}
+    spec_defaults = (("podManagementPolicy", "OrderedReady"), ("replicas", 1), ("revisionHistoryLimit", 10))
+    label_recommended = False
+    columns = [
+        cells.NAME,
+        Column("Ready", lambda o: f"{count('status.readyReplicas')(o)}/{count('spec.replicas')(o)}"),
+        cells.AGE,
+        *cells.containers_and_images(cells.template_spec),
+    ]
+
+    def default(self, obj: Obj) -> None:
+        super().default(obj)
+        spec = obj["spec"]
+        strategy = spec.get("updateStrategy")
+        if strategy is None:
+            strategy = spec["updateStrategy"] = {}
+        if not strategy.get("type"):
+            strategy["type"] = "RollingUpdate"
+            if strategy.get("rollingUpdate") is None:
+                strategy["rollingUpdate"] = {}
+        if strategy["type"] == "RollingUpdate" and (rolling := strategy.get("rollingUpdate")) is not None:
+            if rolling.get("partition") is None:
+                rolling["partition"] = 0
+            if rolling.get("maxUnavailable") is None:
+                rolling["maxUnavailable"] = 1
+        retention = spec.get("persistentVolumeClaimRetentionPolicy")
+        if retention is None:
+            retention = spec["persistentVolumeClaimRetentionPolicy"] = {}
+        for key in ("whenDeleted", "whenScaled"):
+            if not retention.get(key):
+                retention[key] = "Retain"
+        for claim in spec.get("volumeClaimTemplates") or ():
+            claim.setdefault("apiVersion", "v1")
+            claim.setdefault("kind", "PersistentVolumeClaim")
+            claim_spec_defaults(claim.setdefault("spec", {}))
+            if not (status := claim.setdefault("status", {})).get("phase"):
+                status["phase"] = "Pending"
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.apps.validation import validate_stateful_set
+
+        return validate_stateful_set(obj)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.apps.validation import validate_stateful_set_update
+
+        return validate_stateful_set_update(obj, old)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.apps.validation import validate_stateful_set_status
+
+        return validate_stateful_set_status(obj)
+
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        found = list(super().warnings(ctx, obj, old))
+        limit = (obj.get("spec") or {}).get("revisionHistoryLimit")
+        if limit is not None and limit < 0:
+            found.append(
+                "spec.revisionHistoryLimit: a negative value retains all historical revisions; "
+                "a value >= 0 is recommended"
+            )
+        return found
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        return names.dns1123_label(name.rstrip("-") + "a" if prefix and name.endswith("-") else name)

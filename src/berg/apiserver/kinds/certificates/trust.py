@@ -1,0 +1,50 @@
+"""ClusterTrustBundles and PodCertificateRequests.
+
+Source: KEP-3257, KEP-4317; kubernetes pkg/printers.
+"""
+
+from __future__ import annotations
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.registry.strategy import Column, Strategy, strategy_for
+from berg.machinery.status import Obj
+
+
+@strategy_for("certificates.k8s.io", "clustertrustbundles")
+class ClusterTrustBundleStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    generation = False
+    allow_unconditional_update = False
+    field_labels = ("spec.signerName",)
+    columns = [cells.NAME, Column("SignerName", lambda o: (o.get("spec") or {}).get("signerName") or "<none>")]
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        return {"spec.signerName": (obj.get("spec") or {}).get("signerName") or ""}
+
+
+def _state(obj: Obj) -> str:
+    for c in reversed((obj.get("status") or {}).get("conditions") or ()):
+        if c.get("type") in ("Issued", "Denied", "Failed"):
+            return str(c["type"])
+    return "Pending"
+
+
+@strategy_for("certificates.k8s.io", "podcertificaterequests")
+class PodCertificateRequestStrategy(Strategy):
+    generation = False
+    allow_unconditional_update = False
+    field_labels = ("spec.signerName", "spec.podName", "spec.nodeName")
+    columns = [
+        cells.NAME,
+        Column("PodName", cells.at("spec.podName")),
+        Column("ServiceAccountName", cells.at("spec.serviceAccountName")),
+        Column("NodeName", cells.at("spec.nodeName")),
+        Column("SignerName", cells.at("spec.signerName")),
+        Column("State", _state),
+        Column("UnverifiedUserAnnotations", lambda o: cells.labels(cells.at("spec.unverifiedUserAnnotations", {})(o))),
+    ]
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        spec = obj.get("spec") or {}
+        return {f"spec.{k}": spec.get(k) or "" for k in ("signerName", "podName", "nodeName")}

@@ -1,0 +1,36 @@
+"""RuntimeClasses.
+
+Source: kubernetes pkg/apis/node/validation.
+"""
+
+from __future__ import annotations
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.kinds.label_selectors import validate_labels
+from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery import names
+from berg.machinery.status import FieldError, Obj, invalid_value
+
+
+@strategy_for("node.k8s.io", "runtimeclasses")
+class RuntimeClassStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    generation = False
+    allow_create_on_update = True
+    allow_unconditional_update = False
+    columns = [cells.NAME, Column("Handler", cells.at("handler")), cells.AGE]
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        handler = obj.get("handler") or ""
+        errors = [invalid_value("handler", handler, text) for text in names.dns1123_label(handler)]
+        if scheduling := obj.get("scheduling"):
+            from berg.apiserver.kinds.core.pod_spec.scheduling import validate_tolerations
+
+            errors += validate_labels(scheduling.get("nodeSelector"), "scheduling.nodeSelector")
+            errors += validate_tolerations(scheduling.get("tolerations"), "scheduling.tolerations")
+        return errors
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return immutable(obj, old, "handler")

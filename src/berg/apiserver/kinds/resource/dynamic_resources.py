@@ -1,0 +1,139 @@
+"""Dynamic resource allocation: classes, claims, templates, slices, taints.
+
+Source: kubernetes pkg/apis/resource/v1/defaults.go, pkg/printers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery.clock import rfc3339
+from berg.machinery.status import FieldError, Obj
+
+GROUP = "resource.k8s.io"
+
+
+def _exact(request: Obj) -> None:
+    if not request.get("allocationMode"):
+        request["allocationMode"] = "ExactCount"
+    if request["allocationMode"] == "ExactCount" and not request.get("count"):
+        request["count"] = 1
+
+
+def claim_defaults(spec: Obj | None) -> None:
+    for request in ((spec or {}).get("devices") or {}).get("requests") or ():
+        if (exactly := request.get("exactly")) is not None:
+            _exact(exactly)
+        elif request.get("deviceClassName"):  # v1beta1 keeps it flat
+            _exact(request)
+        for alternative in request.get("firstAvailable") or ():
+            _exact(alternative)
+
+
+def _state(obj: Obj) -> str:
+    deleting = bool(obj["metadata"].get("deletionTimestamp"))
+    status = obj.get("status") or {}
+    words = ["deleted"] if deleting else []
+    if status.get("allocation") is None:
+        words += [] if deleting else ["pending"]
+    else:
+        words.append("allocated")
+        words += ["reserved"] if status.get("reservedFor") else []
+    return ",".join(words)
+
+
+@strategy_for(GROUP, "deviceclasses")
+class DeviceClassStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    columns = [cells.NAME, cells.AGE]
+
+
+@strategy_for(GROUP, "resourceclaims")
+class ResourceClaimStrategy(Strategy):
+    generation = False
+    columns = [cells.NAME, Column("State", _state), cells.AGE]
+
+    def default(self, obj: Obj) -> None:
+        claim_defaults(obj.get("spec"))
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        obj["status"] = {}
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return immutable(obj, old, "spec")
+
+
+@strategy_for(GROUP, "resourceclaimtemplates")
+class ResourceClaimTemplateStrategy(Strategy):
+    has_status = False
+    generation = False
+    columns = [cells.NAME, cells.AGE]
+
+    def default(self, obj: Obj) -> None:
+        claim_defaults((obj.get("spec") or {}).get("spec"))
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return immutable(obj, old, "spec")
+
+
+@strategy_for(GROUP, "resourceslices")
+class ResourceSliceStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    field_labels = ("spec.nodeName", "spec.driver")
+    columns = [
+        cells.NAME,
+        Column("Node", cells.at("spec.nodeName")),
+        Column("Driver", cells.at("spec.driver")),
+        Column("Pool", cells.at("spec.pool.name")),
+        cells.AGE,
+    ]
+
+    def default(self, obj: Obj) -> None:
+        for device in (obj.get("spec") or {}).get("devices") or ():
+            for taint in device.get("taints") or ():
+                _taint(taint)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return immutable(obj, old, "spec.driver", "spec.nodeName", "spec.pool.name")
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        spec = obj.get("spec") or {}
+        return {"spec.nodeName": spec.get("nodeName") or "", "spec.driver": spec.get("driver") or ""}
+
+
+def _taint(taint: Obj) -> None:
+    if taint.get("timeAdded") is None:
+        taint["timeAdded"] = rfc3339(cells.now())
+
+
+def _of_taint(key: str) -> Callable[[Obj], str]:
+    def value(obj: Obj) -> str:
+        taint = (obj.get("spec") or {}).get("taint") or {}
+        found = taint.get(key)
+        if key == "timeAdded":
+            return cells.since(found) if found else ""
+        return found or ""
+
+    return value
+
+
+@strategy_for(GROUP, "devicetaintrules")
+class DeviceTaintRuleStrategy(Strategy):
+    namespaced = False
+    columns = [
+        cells.NAME,
+        Column("Key", _of_taint("key")),
+        Column("Value", _of_taint("value")),
+        Column("Effect", _of_taint("effect")),
+        Column("TimeAdded", _of_taint("timeAdded")),
+        cells.AGE,
+    ]
+
+    def default(self, obj: Obj) -> None:
+        if taint := (obj.get("spec") or {}).get("taint"):
+            _taint(taint)

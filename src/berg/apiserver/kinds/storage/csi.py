@@ -1,0 +1,116 @@
+"""CSIDrivers, CSINodes and CSIStorageCapacities: what CSI drivers tell of themselves.
+
+Source: kubernetes pkg/apis/storage/v1/defaults.go, pkg/apis/storage/validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.kinds.core.pod_spec.resources import canonical_list
+from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery.status import FieldError, Obj
+
+
+def _flag(key: str, default: bool = False) -> Callable[[Obj], bool]:
+    def value(obj: Obj) -> bool:
+        found = (obj.get("spec") or {}).get(key)
+        return default if found is None else bool(found)
+
+    return value
+
+
+def _tokens(obj: Obj) -> str:
+    requests = (obj.get("spec") or {}).get("tokenRequests")
+    return "<unset>" if requests is None else ",".join(r.get("audience") or "" for r in requests)
+
+
+DRIVER_DEFAULTS = (
+    ("attachRequired", True),
+    ("podInfoOnMount", False),
+    ("storageCapacity", False),
+    ("fsGroupPolicy", "ReadWriteOnceWithFSType"),
+    ("requiresRepublish", False),
+    ("seLinuxMount", False),
+)
+
+
+@strategy_for("storage.k8s.io", "csidrivers")
+class CSIDriverStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    generation = False
+    allow_unconditional_update = False
+    columns = [
+        cells.NAME,
+        Column("AttachRequired", _flag("attachRequired", True), "boolean"),
+        Column("PodInfoOnMount", _flag("podInfoOnMount"), "boolean"),
+        Column("StorageCapacity", _flag("storageCapacity"), "boolean"),
+        Column("TokenRequests", _tokens),
+        Column("RequiresRepublish", _flag("requiresRepublish"), "boolean"),
+        Column("Modes", lambda o: ",".join((o.get("spec") or {}).get("volumeLifecycleModes") or ()) or "<none>"),
+        cells.AGE,
+    ]
+
+    def default(self, obj: Obj) -> None:
+        spec = obj.get("spec")
+        if spec is None:
+            spec = obj["spec"] = {}
+        for key, value in DRIVER_DEFAULTS:
+            if spec.get(key) is None:
+                spec[key] = value
+        if not spec.get("volumeLifecycleModes"):
+            spec["volumeLifecycleModes"] = ["Persistent"]
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.storage.validation import validate_csi_driver
+
+        return validate_csi_driver(obj)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return self.validate(ctx, obj) + immutable(obj, old, "spec.attachRequired", "spec.volumeLifecycleModes")
+
+
+@strategy_for("storage.k8s.io", "csinodes")
+class CSINodeStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    generation = False
+    allow_unconditional_update = False
+    columns = [
+        cells.NAME,
+        Column("Drivers", lambda o: len((o.get("spec") or {}).get("drivers") or ()), "integer"),
+        cells.AGE,
+    ]
+
+    def default(self, obj: Obj) -> None:
+        if obj.get("spec") is None:
+            obj["spec"] = {}
+        obj["spec"].setdefault("drivers", None)
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.storage.validation import validate_csi_node
+
+        return validate_csi_node(obj)
+
+
+@strategy_for("storage.k8s.io", "csistoragecapacities")
+class CSIStorageCapacityStrategy(Strategy):
+    has_status = False
+    generation = False
+    allow_unconditional_update = False
+    columns = [
+        cells.NAME,
+        Column("StorageClassName", cells.at("storageClassName")),
+        Column("Capacity", cells.at("capacity", "<unset>")),
+    ]
+
+    def default(self, obj: Obj) -> None:
+        sizes = {k: obj[k] for k in ("capacity", "maximumVolumeSize") if obj.get(k) is not None}
+        canonical_list(sizes)
+        obj.update(sizes)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return self.validate(ctx, obj) + immutable(obj, old, "nodeTopology", "storageClassName")

@@ -1,0 +1,56 @@
+"""StorageClasses.
+
+Source: kubernetes pkg/apis/storage/v1/defaults.go, pkg/apis/storage/validation ValidateStorageClass.
+"""
+
+from __future__ import annotations
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery.status import FieldError, Obj, forbidden_field
+
+DEFAULT_ANNOTATIONS = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
+
+
+def _name(obj: Obj) -> str:
+    return f"{cells.name(obj)} (default)" if cells.is_default(obj, *DEFAULT_ANNOTATIONS) else cells.name(obj)
+
+
+@strategy_for("storage.k8s.io", "storageclasses")
+class StorageClassStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    generation = False
+    columns = [
+        Column("Name", _name, format="name"),
+        Column("Provisioner", cells.at("provisioner")),
+        Column("ReclaimPolicy", cells.at("reclaimPolicy", "Delete")),
+        Column("VolumeBindingMode", cells.at("volumeBindingMode", "Immediate")),
+        Column("AllowVolumeExpansion", cells.at("allowVolumeExpansion", False)),
+        cells.AGE,
+    ]
+
+    def default(self, obj: Obj) -> None:
+        if obj.get("reclaimPolicy") is None:
+            obj["reclaimPolicy"] = "Delete"
+        if obj.get("volumeBindingMode") is None:
+            obj["volumeBindingMode"] = "Immediate"
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.storage.validation import validate_storage_class
+
+        return validate_storage_class(obj)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        errors = self.validate(ctx, obj)
+        if (obj.get("parameters") or {}) != (old.get("parameters") or {}):
+            errors.append(forbidden_field("parameters", "updates to parameters are forbidden."))
+        if obj.get("provisioner") != old.get("provisioner"):
+            errors.append(forbidden_field("provisioner", "updates to provisioner are forbidden."))
+        if obj.get("reclaimPolicy") != old.get("reclaimPolicy"):
+            errors.append(forbidden_field("reclaimPolicy", "updates to reclaimPolicy are forbidden."))
+        return errors + immutable(obj, old, "volumeBindingMode")

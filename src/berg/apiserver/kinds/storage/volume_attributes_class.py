@@ -1,0 +1,34 @@
+"""VolumeAttributesClasses.
+
+Source: kubernetes pkg/apis/storage/validation ValidateVolumeAttributesClass.
+"""
+
+from __future__ import annotations
+
+from berg.apiserver.kinds import cells
+from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery.status import FieldError, Obj, forbidden_field, required
+
+
+@strategy_for("storage.k8s.io", "volumeattributesclasses")
+class VolumeAttributesClassStrategy(Strategy):
+    namespaced = False
+    has_status = False
+    generation = False
+    columns = [cells.NAME, Column("DriverName", cells.at("driverName")), cells.AGE]
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        if not obj.get("driverName"):
+            errors.append(required("driverName"))
+        if not obj.get("parameters"):
+            errors.append(required("parameters", "must contain at least one key/value pair"))
+        return errors
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        if obj.get("driverName") != old.get("driverName"):
+            errors.append(forbidden_field("driverName", "updates to driverName are forbidden."))
+        if (obj.get("parameters") or {}) != (old.get("parameters") or {}):
+            errors.append(forbidden_field("parameters", "updates to parameters are forbidden."))
+        return errors
