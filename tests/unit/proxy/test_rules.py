@@ -93,7 +93,8 @@ def test_endpoints_come_and_go_and_the_last_one_leaves_a_refusal(kernel: _Rules)
         ask("10.96.0.7", 80)
     kernel.sync({"default/web": []})
     nft = Nft()
-    assert "elements" not in nft.run(["list map ip kube-proxy services", "list set ip kube-proxy cluster-ips"])
+    for container in ("map ip kube-proxy services", "map ip kube-proxy endpoints", "set ip kube-proxy cluster-ips"):
+        assert "elements" not in nft.run([f"list {container}"])
     nft.close()
 
 
