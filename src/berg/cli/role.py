@@ -64,7 +64,7 @@ def apiserver(layout: Layout, spec: ClusterSpec) -> list[Component]:
 
 
 def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
-    from berg.client.kubeconfig import client_from
+    from berg.client.rest import Client
     from berg.controllers.config import Config as ManagerConfig
     from berg.controllers.manager import ControllerManager
     from berg.scheduler.scheduler import Scheduler
@@ -79,8 +79,8 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         leader_elect=False,
     )
     return [
-        ControllerManager(client_from(layout.kubeconfig("controller-manager")), manager),
-        Scheduler(client_from(layout.kubeconfig("scheduler"))),
+        ControllerManager(Client.from_kubeconfig(str(layout.kubeconfig("controller-manager"))), manager),
+        Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler")))),
     ]
 
 
@@ -94,10 +94,10 @@ def node(name: str) -> Build:
 
 
 def sim(layout: Layout, spec: ClusterSpec) -> list[Component]:
-    from berg.client.kubeconfig import client_from
+    from berg.client.rest import Client
     from berg.testing.simnodes import SimNodes
 
-    return [SimNodes(client_from(layout.kubeconfig("admin")), spec.sim_nodes)]
+    return [SimNodes(Client.from_kubeconfig(str(layout.kubeconfig("admin"))), spec.sim_nodes)]
 
 
 ROLES: dict[str, Build] = {"apiserver": apiserver, "controllers": controllers, "sim": sim}
