@@ -35,6 +35,8 @@ class Attributes:
     audit_annotations: dict[str, str] = field(default_factory=dict)
     subresource_kind: tuple[str, str, str] | None = None
     """(group, version, kind) of `obj` where a subresource is read as another kind (Scale, Eviction, Binding)"""
+    requested: Resource | None = None
+    """the resource in the version the client asked for, where that is not `resource`'s"""
 
 
 class Api(Protocol):
@@ -75,6 +77,11 @@ class Plugin:
     name = ""
     mutating = False
     validating = False
+    operations: frozenset[str] = frozenset({CREATE, UPDATE, DELETE, CONNECT})
+    resources: frozenset[str] | None = None
+    """`pods`, `leases.coordination.k8s.io`: what it looks at; None: everything. The chain calls it for nothing else."""
+    subresources: frozenset[str] | None = frozenset({""})
+    """which of them; None: every subresource and the resource itself"""
 
     def __init__(self, api: Api, config: Obj | None = None) -> None:
         self.api = api
@@ -86,3 +93,6 @@ class Plugin:
     async def admit(self, a: Attributes) -> None: ...
 
     async def validate(self, a: Attributes) -> None: ...
+
+    async def close(self) -> None:
+        """Lets go what it holds open."""

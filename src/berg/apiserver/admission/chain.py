@@ -1,0 +1,105 @@
+"""The admission chain: which plugins there are, in which order, and running a write through them.
+
+The order is upstream's and fixed; `enable` and `disable` only choose. What a plugin looks at is declared by the
+plugin (`resources`, `operations`, `subresources`), so for each kind of request the chain knows the few that matter.
+
+Source: kubernetes pkg/kubeapiserver/options/plugins.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from berg.apiserver.admission.interface import Api, Attributes, Plugin
+from berg.machinery.status import Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    name: str
+    room: str
+    """the module under berg.apiserver.admission, its class called like the plugin"""
+    default_on: bool = True
+
+
+PLUGINS: tuple[Entry, ...] = (
+    Entry("AlwaysAdmit", "always", False),
+    Entry("NamespaceAutoProvision", "namespace_lifecycle", False),
+    Entry("NamespaceLifecycle", "namespace_lifecycle"),
+    Entry("NamespaceExists", "namespace_lifecycle", False),
+    Entry("ServiceAccount", "service_account"),
+    Entry("Priority", "priority"),
+    Entry("DefaultTolerationSeconds", "tolerations"),
+    Entry("ExtendedResourceToleration", "tolerations", False),
+    Entry("DefaultStorageClass", "storage"),
+    Entry("StorageObjectInUseProtection", "storage"),
+    Entry("PersistentVolumeClaimResize", "storage"),
+    Entry("AlwaysDeny", "always", False),
+)
+
+RECOMMENDED = ("NodeRestriction",)
+"""off in upstream's own default, on in every cluster that kubeadm makes, and in Berg's"""
+
+
+class UnknownPlugin(ValueError):
+    """A flag names a plugin that there is not."""
+
+
+class AdmissionChain:
+    def __init__(
+        self,
+        api: Api,
+        enable: Iterable[str] = (),
+        disable: Iterable[str] = (),
+        config: Mapping[str, Obj] | None = None,
+    ) -> None:
+        """`config`: plugin name → its configuration. Raises UnknownPlugin."""
+        wanted, unwanted = set(enable), set(disable)
+        if unknown := sorted((wanted | unwanted) - {e.name for e in PLUGINS}):
+            raise UnknownPlugin(f"unknown admission plugins: {', '.join(unknown)}")
+        self.plugins: list[Plugin] = []
+        for entry in PLUGINS:
+            if entry.name in wanted or (entry.default_on and entry.name not in unwanted):
+                room = import_module(f"berg.apiserver.admission.{entry.room}")
+                make: type[Plugin] = getattr(room, entry.name)
+                self.plugins.append(make(api, (config or {}).get(entry.name)))
+        self._mutating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
+        self._validating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
+
+    def plugin(self, name: str) -> Plugin | None:
+        return next((p for p in self.plugins if p.name == name), None)
+
+    async def run_mutating(self, a: Attributes) -> None:
+        """Raises ApiError at the first refusal."""
+        key = (a.resource.group_resource, a.subresource, a.operation)
+        found = self._mutating.get(key)
+        if found is None:
+            found = self._mutating[key] = tuple(p for p in self.plugins if p.mutating and _looks_at(p, *key))
+        for plugin in found:
+            if plugin.handles(a):
+                await plugin.admit(a)
+
+    async def run_validating(self, a: Attributes) -> None:
+        """Raises ApiError at the first refusal."""
+        key = (a.resource.group_resource, a.subresource, a.operation)
+        found = self._validating.get(key)
+        if found is None:
+            found = self._validating[key] = tuple(p for p in self.plugins if p.validating and _looks_at(p, *key))
+        for plugin in found:
+            if plugin.handles(a):
+                await plugin.validate(a)
+
+    async def close(self) -> None:
+        """Lets go what plugins hold (connections to webhooks)."""
+        for plugin in self.plugins:
+            await plugin.close()
+
+
+def _looks_at(plugin: Plugin, resource: str, subresource: str, operation: str) -> bool:
+    return (
+        operation in plugin.operations
+        and (plugin.resources is None or resource in plugin.resources)
+        and (plugin.subresources is None or subresource in plugin.subresources)
+    )
