@@ -67,9 +67,11 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
     from berg.client.rest import Client
     from berg.controllers.config import Config as ManagerConfig
     from berg.controllers.manager import ControllerManager
+    from berg.lifecycle.addons import Addons
     from berg.scheduler.scheduler import Scheduler
 
     manager = ManagerConfig(
+        allocate_node_cidrs=True,
         cluster_cidr=spec.pod_cidr,
         service_cluster_ip_range=spec.service_cidr,
         cluster_signing_cert_file=str(layout.pki / "ca.crt"),
@@ -79,6 +81,7 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         leader_elect=False,
     )
     return [
+        Addons(Client.from_kubeconfig(str(layout.kubeconfig("admin"))), spec),
         ControllerManager(Client.from_kubeconfig(str(layout.kubeconfig("controller-manager"))), manager),
         Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler")))),
     ]
@@ -111,7 +114,7 @@ LOGS = {
 }
 
 
-async def serve(components: list[Component], root: Path, roles: list[str]) -> None:
+async def serve(build: Callable[[], list[Component]], root: Path, roles: list[str]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,7 +122,7 @@ async def serve(components: list[Component], root: Path, roles: list[str]) -> No
     guard = _Guard(root, roles)
     guard.watch()
     started: list[Component] = []
-    starting = asyncio.ensure_future(_start(components, started))
+    starting = asyncio.ensure_future(_start(build(), started))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     try:
@@ -194,7 +197,7 @@ def main() -> int:
     to_files(layout.logs, table, next(iter(table.values())))
     build = ROLES[role] if role in ROLES else node(name)
     try:
-        uvloop.run(serve(build(layout, spec), root, roles(spec)))
+        uvloop.run(serve(lambda: build(layout, spec), root, roles(spec)))
     except Exception:
         log.exception("%s failed", role)
         raise
