@@ -1,0 +1,69 @@
+"""`berg scheduler`: the scheduler alone, with kube-scheduler's flags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command(name="scheduler")
+@click.option("--config", "config_file", help="A KubeSchedulerConfiguration (v1) file.")
+@click.option("--kubeconfig", help="How to reach the API server; also clientConnection.kubeconfig in --config.")
+@click.option("--leader-elect/--no-leader-elect", default=None, help="Schedule only while holding the Lease.")
+@click.option("--leader-elect-lease-duration", help="How long others wait before they take over.  [default: 15s]")
+@click.option("--leader-elect-renew-deadline", help="How long the leader tries to renew.  [default: 10s]")
+@click.option("--leader-elect-retry-period", help="How often it is tried.  [default: 2s]")
+@click.option("--leader-elect-resource-name", help="The Lease's name.  [default: kube-scheduler]")
+@click.option("--leader-elect-resource-namespace", help="The Lease's namespace.  [default: kube-system]")
+@click.option("--kube-api-qps", type=float, help="Requests per second to the API server; 0: no limit.")
+@click.option("--kube-api-burst", type=int, help="How many may go beyond that at once.")
+def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> None:
+    """Run the scheduler alone.
+
+    \b
+    Example:
+      berg scheduler --kubeconfig scheduler.kubeconfig --config scheduler.yaml
+    """
+    from berg.scheduler.config import ConfigError, SchedulerConfig, duration_s, load
+
+    try:
+        config = load(config_file) if config_file else SchedulerConfig()
+        election = config.leader_election
+        if not config_file:
+            election.enabled = True
+        for flag, attribute in (
+            ("lease_duration", "lease_duration_s"),
+            ("renew_deadline", "renew_deadline_s"),
+            ("retry_period", "retry_period_s"),
+        ):
+            if text := flags[f"leader_elect_{flag}"]:
+                setattr(election, attribute, duration_s(text))
+    except ConfigError as e:
+        raise click.ClickException(str(e)) from e
+    if flags["leader_elect"] is not None:
+        election.enabled = flags["leader_elect"]
+    election.name = flags["leader_elect_resource_name"] or election.name
+    election.namespace = flags["leader_elect_resource_namespace"] or election.namespace
+    path = kubeconfig or config.kubeconfig
+    if not path:
+        raise click.UsageError("--kubeconfig is needed (or clientConnection.kubeconfig in --config)")
+    qps = config.client_qps if flags["kube_api_qps"] is None else flags["kube_api_qps"]
+    burst = config.client_burst if flags["kube_api_burst"] is None else flags["kube_api_burst"]
+
+    def build() -> list[Any]:
+        import os
+        import signal
+
+        from berg.client.rest import Client
+        from berg.scheduler.leader import ElectedScheduler
+        from berg.scheduler.scheduler import Scheduler
+
+        client = Client.from_kubeconfig(path, qps=qps, burst=burst, user_agent="kube-scheduler")
+        if election.enabled:
+            return [ElectedScheduler(client, config, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))]
+        return [Scheduler(client, config)]
+
+    from berg.cli.run import run
+
+    run(build)

@@ -1,0 +1,1 @@
+"""The scheduling framework: interface, plugins of a profile, one cycle."""

@@ -1,0 +1,60 @@
+"""A scheduler that acts only while it holds its Lease: of several in a cluster, one schedules."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+
+from berg.client.leaderelection import LeaderElector
+from berg.client.rest import Client
+from berg.machinery.clock import Clock
+from berg.scheduler.config import SchedulerConfig
+from berg.scheduler.scheduler import Scheduler
+
+
+class ElectedScheduler:
+    """`on_lost` is called when the lease was lost: the process should end, as upstream's does."""
+
+    def __init__(
+        self, client: Client, config: SchedulerConfig, *, on_lost: Callable[[], None], clock: Clock | None = None
+    ) -> None:
+        self._client, self._config, self._clock, self._on_lost = client, config, clock, on_lost
+        self._scheduler: Scheduler | None = None
+        self._stopping = False
+        e = config.leader_election
+        self._elector = LeaderElector(
+            client,
+            e.name,
+            f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4()}",
+            on_started=self._lead,
+            on_stopped=self._lost,
+            namespace=e.namespace,
+            clock=clock,
+            lease_duration_s=e.lease_duration_s,
+            renew_deadline_s=e.renew_deadline_s,
+            retry_period_s=e.retry_period_s,
+        )
+
+    async def start(self) -> None:
+        self._elector.start()
+
+    async def stop(self) -> None:
+        self._stopping = True
+        await self._elector.stop()
+        await self._end()
+
+    async def _lead(self) -> None:
+        self._scheduler = Scheduler(self._client, self._config, clock=self._clock)
+        await self._scheduler.start()
+
+    async def _lost(self) -> None:
+        await self._end()
+        if not self._stopping:
+            self._on_lost()
+
+    async def _end(self) -> None:
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            await scheduler.stop()
