@@ -348,13 +348,11 @@ class EmbeddedStore:
 
     def _raise_alarm(self) -> None:
         self.meta[NOSPACE_META] = b"1"
-        self._tasks.append(asyncio.create_task(self._keep_alarm()))
-
-    async def _keep_alarm(self) -> None:
-        try:
-            await self.set_meta(NOSPACE_META, b"1")
-        except StoreError:
-            pass  # it is raised in memory, and will be again after a restart
+        self._filling.parts.append(encode(Meta(NOSPACE_META, b"1")))
+        written = self._enter(Result(None))
+        if written is not None:
+            # if even that does not fit, the next write over the quota raises it again
+            written.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     async def disarm(self) -> None:
         """Takes the NOSPACE alarm back; it comes again if the store is still over its quota."""
