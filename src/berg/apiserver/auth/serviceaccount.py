@@ -1,0 +1,316 @@
+"""Service-account tokens: signed here, and checked against the objects that they are bound to.
+
+A token is a JWT that names the service account (and the pod, secret or node it is bound to) with UIDs; it is good
+as long as the signature and the times hold *and* all that it names still exists. The signature is checked once;
+the objects are looked up each time.
+
+Source: kubernetes pkg/serviceaccount (claims.go, jwt.go, legacy.go).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from berg.apiserver.auth.authentication import CREDENTIAL_ID, Unauthorized
+from berg.apiserver.http.message import User
+from berg.machinery.clock import Clock, parse_rfc3339
+from berg.machinery.status import Obj
+
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+_LEGACY = "kubernetes.io/serviceaccount/"
+WARN_AFTER_S = 3607
+EXTENSION_S = 365 * 24 * 3600
+
+Lookup = Callable[[str, str, str], Obj | None]
+"""(plural, namespace, name) → the object as it is now"""
+
+
+@dataclass(slots=True)
+class _Key:
+    id: str
+    algorithm: str
+    public: Any
+
+
+def _load_public(path: str) -> list[Any]:
+    from cryptography.hazmat.primitives import serialization
+
+    pem = Path(path).read_bytes()
+    keys = []
+    for block in pem.split(b"-----END")[:-1]:
+        begin = block.index(b"-----BEGIN")
+        label = block[begin:].split(b"-----")[1].removeprefix(b"BEGIN ")
+        whole = block[begin:] + b"-----END " + label + b"-----\n"
+        if b"PRIVATE" in label:
+            keys.append(serialization.load_pem_private_key(whole, None).public_key())
+        elif b"PUBLIC" in label:
+            keys.append(serialization.load_pem_public_key(whole))
+    return keys
+
+
+def key_id(public: Any) -> str:
+    """URL-safe base64 of the SHA-256 of the key in PKIX form, as upstream names its keys."""
+    from cryptography.hazmat.primitives import serialization
+
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode().rstrip("=")
+
+
+def _algorithm(public: Any) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return {256: "ES256", 384: "ES384", 521: "ES512"}[public.curve.key_size]
+    return "RS256"
+
+
+class ServiceAccountTokens:
+    """Signs with the one private key, verifies with every public one."""
+
+    def __init__(
+        self,
+        *,
+        signing_key_file: str,
+        key_files: Sequence[str],
+        issuers: Sequence[str],
+        audiences: Sequence[str],
+        lookup: Lookup,
+        clock: Clock,
+        check_objects: bool = True,
+    ) -> None:
+        from cryptography.hazmat.primitives import serialization
+
+        self.issuers = list(issuers)
+        self.audiences = list(audiences) or list(issuers[:1])
+        self.keys: list[_Key] = []
+        self._lookup = lookup
+        self._clock = clock
+        self._check_objects = check_objects
+        self._private: Any = None
+        publics: list[Any] = []
+        if signing_key_file:
+            self._private = serialization.load_pem_private_key(Path(signing_key_file).read_bytes(), None)
+            publics.append(self._private.public_key())
+        for path in key_files:
+            publics += _load_public(path)
+        for public in publics:
+            key = _Key(key_id(public), _algorithm(public), public)
+            if all(k.id != key.id for k in self.keys):
+                self.keys.append(key)
+        self._verified: dict[str, Obj] = {}
+
+    # ---- signing
+
+    def sign(self, claims: Obj) -> str:
+        import jwt
+
+        key = self.keys[0]
+        return jwt.encode(claims, self._private, algorithm=key.algorithm, headers={"kid": key.id})
+
+    def issue(
+        self,
+        service_account: Obj,
+        *,
+        audiences: Sequence[str],
+        expiration_s: int,
+        bound: tuple[str, Obj] | None = None,
+        node: Obj | None = None,
+    ) -> tuple[str, int, str]:
+        """(token, when it expires in seconds since 1970, its id). `bound` is ("pod" | "secret" | "node", object)."""
+        meta = service_account["metadata"]
+        now = int(self._clock.now().timestamp())
+        private: Obj = {
+            "namespace": meta["namespace"],
+            "serviceaccount": {"name": meta["name"], "uid": meta["uid"]},
+        }
+        if bound is not None:
+            kind, obj = bound
+            private[kind] = {"name": obj["metadata"]["name"], "uid": obj["metadata"]["uid"]}
+        if node is not None:
+            private["node"] = {k: v for k, v in node.items() if v}
+        expires = now + expiration_s
+        if bound is not None and bound[0] == "pod" and expiration_s == WARN_AFTER_S:
+            private["warnafter"] = expires
+            expires = now + EXTENSION_S
+        jti = str(uuid.uuid4())
+        claims = {
+            "aud": list(audiences) or self.audiences,
+            "exp": expires,
+            "iat": now,
+            "iss": self.issuers[0],
+            "jti": jti,
+            "kubernetes.io": private,
+            "nbf": now,
+            "sub": f"system:serviceaccount:{meta['namespace']}:{meta['name']}",
+        }
+        return self.sign(claims), now + expiration_s, jti
+
+    # ---- verifying
+
+    def authenticate_token(self, token: str, audiences: Sequence[str]) -> tuple[User, list[str]] | None:
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._verify(token)
+            if claims is None:
+                return None
+            if len(self._verified) > 10_000:
+                self._verified.clear()
+            self._verified[token] = claims
+        now = self._clock.now().timestamp()
+        if "exp" in claims and now > claims["exp"]:
+            raise Unauthorized("service account token has expired")
+        if now + 60 < claims.get("nbf", 0):
+            raise Unauthorized("service account token is not valid yet")
+        good = self._good_audiences(claims, audiences)
+        if not good:
+            raise Unauthorized("token audiences do not match")
+        if claims["iss"] == LEGACY_ISSUER:
+            return self._legacy_user(claims), good
+        return self._user(claims), good
+
+    def _good_audiences(self, claims: Obj, audiences: Sequence[str]) -> list[str]:
+        wanted = list(audiences) or self.audiences
+        given = claims.get("aud")
+        if claims["iss"] == LEGACY_ISSUER or not given:
+            given = self.audiences
+        if isinstance(given, str):
+            given = [given]
+        return [a for a in wanted if a in given]
+
+    def _verify(self, token: str) -> Obj | None:
+        """None when the token is not one of ours."""
+        import jwt
+
+        if token.count(".") != 2:
+            return None
+        try:
+            header = jwt.get_unverified_header(token)
+            claims: Obj = jwt.decode(token, options={"verify_signature": False})
+        except jwt.InvalidTokenError:
+            return None
+        if claims.get("iss") not in (*self.issuers, LEGACY_ISSUER):
+            return None
+        kid = header.get("kid")
+        keys = [k for k in self.keys if k.id == kid] or self.keys
+        for key in keys:
+            try:
+                return jwt.decode(
+                    token,
+                    key.public,
+                    algorithms=[key.algorithm],
+                    options={"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+                )
+            except jwt.InvalidTokenError:
+                continue
+        raise Unauthorized("token signature is invalid")
+
+    def _user(self, claims: Obj) -> User:
+        private = claims.get("kubernetes.io") or {}
+        account = private.get("serviceaccount") or {}
+        namespace, name, uid = private.get("namespace", ""), account.get("name", ""), account.get("uid", "")
+        if claims.get("sub") != f"system:serviceaccount:{namespace}:{name}":
+            raise Unauthorized("Token is invalid: subject does not match")
+        extra: dict[str, list[str]] = {}
+        if claims.get("jti"):
+            extra[CREDENTIAL_ID] = [f"JTI={claims['jti']}"]
+        if self._check_objects:
+            self._must_exist("serviceaccounts", namespace, name, uid)
+        for kind, plural in (("secret", "secrets"), ("pod", "pods"), ("node", "nodes")):
+            ref = private.get(kind)
+            if not ref:
+                continue
+            if self._check_objects and not (kind == "node" and "pod" in private):
+                self._must_exist(plural, "" if kind == "node" else namespace, ref.get("name", ""), ref.get("uid", ""))
+            if kind != "secret":
+                extra[f"authentication.kubernetes.io/{kind}-name"] = [ref.get("name", "")]
+                if ref.get("uid"):
+                    extra[f"authentication.kubernetes.io/{kind}-uid"] = [ref["uid"]]
+        return _account(namespace, name, uid, extra)
+
+    def _legacy_user(self, claims: Obj) -> User:
+        namespace = claims.get(_LEGACY + "namespace", "")
+        name = claims.get(_LEGACY + "service-account.name", "")
+        uid = claims.get(_LEGACY + "service-account.uid", "")
+        if self._check_objects:
+            self._must_exist("serviceaccounts", namespace, name, uid)
+            self._must_exist("secrets", namespace, claims.get(_LEGACY + "secret.name", ""), "")
+        return _account(namespace, name, uid, {})
+
+    def _must_exist(self, plural: str, namespace: str, name: str, uid: str) -> None:
+        found = self._lookup(plural, namespace, name)
+        if found is None:
+            raise Unauthorized(f"{plural} {namespace}/{name} has been deleted")
+        meta = found["metadata"]
+        if uid and meta.get("uid") != uid:
+            raise Unauthorized(f"{plural} {namespace}/{name} is another one")
+        deleted = meta.get("deletionTimestamp")
+        if deleted and self._clock.now().timestamp() > parse_rfc3339(deleted).timestamp() + 60:
+            raise Unauthorized(f"{plural} {namespace}/{name} has been deleted")
+
+    # ---- publishing
+
+    def jwks(self) -> Obj:
+        import json
+
+        from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+        keys = []
+        for key in self.keys:
+            maker = RSAAlgorithm if key.algorithm.startswith("RS") else ECAlgorithm
+            jwk = json.loads(maker.to_jwk(key.public))
+            jwk.pop("key_ops", None)
+            keys.append({"use": "sig", "kid": key.id, "alg": key.algorithm, **jwk})
+        return {"keys": keys}
+
+
+def _account(namespace: str, name: str, uid: str, extra: dict[str, list[str]]) -> User:
+    return User(
+        f"system:serviceaccount:{namespace}:{name}",
+        uid,
+        ("system:serviceaccounts", f"system:serviceaccounts:{namespace}"),
+        extra,
+    )
+
+
+class BootstrapTokens:
+    """`ID.SECRET` of a Secret `bootstrap-token-ID` in kube-system."""
+
+    def __init__(self, lookup: Lookup, clock: Clock) -> None:
+        self._lookup = lookup
+        self._clock = clock
+
+    def authenticate_token(self, token: str, audiences: Sequence[str]) -> tuple[User, list[str]] | None:
+        identity, dot, secret = token.partition(".")
+        if not dot or len(identity) != 6 or len(secret) != 16:
+            return None
+        found = self._lookup("secrets", "kube-system", f"bootstrap-token-{identity}")
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            return None
+        if found.get("type") != "bootstrap.kubernetes.io/token":
+            return None
+        data = {k: base64.b64decode(v).decode("utf-8", "replace") for k, v in (found.get("data") or {}).items()}
+        import hmac
+
+        if data.get("token-id") != identity or not hmac.compare_digest(data.get("token-secret", "").encode(), secret.encode()):
+            return None
+        if data.get("usage-bootstrap-authentication") != "true" or self._is_expired(data.get("expiration", "")):
+            return None
+        groups = ["system:bootstrappers"]
+        groups += [g for g in data.get("auth-extra-groups", "").split(",") if g.startswith("system:bootstrappers:")]
+        return User(f"system:bootstrap:{identity}", "", tuple(groups)), list(audiences)
+
+    def _is_expired(self, text: str) -> bool:
+        if not text:
+            return False
+        try:
+            return self._clock.now() > parse_rfc3339(text)
+        except ValueError:
+            return True
+
+

@@ -1,0 +1,137 @@
+"""The way of a request, to be read from top to bottom.
+
+    panics become 500  →  what is it about  →  who asks (and as whom)  →  audit  →  may it start now (flow control)
+    →  may they (authorization)  →  the resource, or one of the other paths
+
+Every refusal on the way is an ApiError and leaves as a Status in the encoding that the client accepts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from berg.apiserver import requestinfo
+from berg.apiserver.auth import authorization
+from berg.apiserver.auth.authentication import Authentication
+from berg.apiserver.auth.authorization import MASTERS, Authorizer
+from berg.apiserver.http.message import Request, Response
+from berg.apiserver.registry import negotiation
+from berg.apiserver.rest import NotServed, Resources
+from berg.machinery import status
+from berg.machinery.status import ApiError
+
+log = logging.getLogger(__name__)
+
+
+class Chain:
+    """`paths` answers what is no resource (discovery, health, …), `delegate` what nobody here serves."""
+
+    def __init__(
+        self,
+        *,
+        authentication: Authentication,
+        authorizer: Authorizer,
+        resources: Resources,
+        paths: Callable[[Request], Awaitable[Response | None]],
+    ) -> None:
+        self.authentication = authentication
+        self.authorizer = authorizer
+        self.resources = resources
+        self.paths = paths
+        self.delegate: Callable[[Request], Awaitable[Response | None]] | None = None
+        self.audit: Any = None
+        self.flow_control: Any = None
+        self.metrics: Any = None
+
+    async def handle(self, request: Request) -> Response:
+        info = request.info = requestinfo.resolve(request)
+        metrics = self.metrics
+        started = metrics.begin(request) if metrics is not None else 0.0
+        try:
+            response = await self._identified(request)
+        except ApiError as e:
+            response = negotiation.error_response(request, e)
+        except NotServed:
+            response = not_found_page()
+        except Exception as e:
+            log.exception("%s %s", request.method, request.path)
+            response = negotiation.error_response(request, status.internal_error(str(e) or type(e).__name__))
+        headers = response.headers
+        if request.attributes:
+            _add_warnings(request, response)
+            if "audit_id" in request.attributes:
+                headers["Audit-Id"] = request.attributes["audit_id"]
+        if not headers:
+            response.headers = headers = {}
+        headers.setdefault("Cache-Control", "no-cache, private")
+        if metrics is not None:
+            metrics.end(request, info, response, started)
+        return response
+
+    async def _identified(self, request: Request) -> Response:
+        if request.user is None:
+            request.user = self.authentication.authenticate(request)
+            request.headers.pop("authorization", None)
+        if "impersonate-user" in request.headers or any(h.startswith("impersonate-") for h in request.headers):
+            from berg.apiserver.auth import impersonation
+
+            request.user = impersonation.impersonate(request, self.authorizer)
+        if self.audit is not None:
+            return await self.audit.around(request, self._admitted_by_flow_control)  # type: ignore[no-any-return]
+        return await self._admitted_by_flow_control(request)
+
+    async def _admitted_by_flow_control(self, request: Request) -> Response:
+        if self.flow_control is not None:
+            return await self.flow_control.around(request, self._authorized)  # type: ignore[no-any-return]
+        return await self._authorized(request)
+
+    async def _authorized(self, request: Request) -> Response:
+        user, info = request.user, request.info
+        assert user is not None
+        if MASTERS not in user.groups:
+            asked = authorization.attributes_of(user, info)
+            verdict = self.authorizer.authorize(asked)
+            if not verdict.allowed:
+                raise authorization.forbidden(asked, verdict.reason)
+        return await self._dispatched(request)
+
+    async def _dispatched(self, request: Request) -> Response:
+        if request.info.is_resource:
+            try:
+                return await self.resources.handle(request)
+            except NotServed:
+                pass
+        else:
+            answered = await self.paths(request)
+            if answered is not None:
+                return answered
+        if self.delegate is not None:
+            answered = await self.delegate(request)
+            if answered is not None:
+                return answered
+        raise NotServed
+
+
+def _add_warnings(request: Request, response: Response) -> None:
+    warnings: list[str] = request.attributes.get("warnings") or []
+    if not warnings:
+        return
+    seen = dict.fromkeys(warnings)
+    lines = []
+    for text in seen:
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        lines.append(f'299 - "{quoted}"')
+    response.headers["Warning"] = "\n".join(lines)
+
+
+def not_found_page() -> Response:
+    return Response(
+        404,
+        b"404 page not found\n",
+        "text/plain; charset=utf-8",
+        {"X-Content-Type-Options": "nosniff"},
+    )
+
+

@@ -1,0 +1,364 @@
+"""HTTP/1.1, one connection: bytes in, `Request`s to the handler one after the other, `Response`s out.
+
+Requests of a connection are answered in their order: while one is handled, what the client has already sent
+waits (a few, then the socket is no longer read). Bodies are read whole up to a limit. A response is one block of
+bytes, or a stream in chunks that waits whenever the client does not read, or an upgrade that takes the
+connection over.
+
+Invariant: nothing that a client sends, or fails to read, makes this server hold more than a bounded amount.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from berg.apiserver.http.message import Request, Response
+from berg.apiserver.http.stream import RawStream
+from berg.machinery import status
+from berg.machinery.codec import json as codec
+
+if TYPE_CHECKING:
+    from berg.apiserver.http.server import HTTPServer
+
+log = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_PIPELINED = 16
+SLOW_CLIENT_S = 60.0
+"""how long a client may leave a full write buffer unread before it is dropped"""
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_LIST_HEADERS = ("impersonate-", "x-remote-")
+"""repeated headers whose values are a list: joined by newlines, which no value can contain"""
+
+
+class HTTPProtocol(asyncio.Protocol):
+    def __init__(self, server: HTTPServer) -> None:
+        self.server = server
+        self.loop = server.loop
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.parser = httptools.HttpRequestParser(self)
+        self.peer_certificate: bytes | None = None
+        self.remote = ""
+        self.raw: RawStream | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.last_active = time.monotonic()
+        self.closing = False
+        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._reading_paused = False
+        self._writable: asyncio.Future[None] | None = None
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._header_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._rejected: Response | None = None
+        self._in_message = False
+
+    # ---- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=1 << 18)
+        peer = transport.get_extra_info("peername")
+        self.remote = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.peer_certificate = tls.getpeercert(binary_form=True)
+        self.server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closing = True
+        self.server.connections.discard(self)
+        self._waiting.clear()
+        self.resume_writing()
+        if self.raw is not None:
+            self.raw.reader.feed_eof()
+        elif self.task is not None:
+            self.task.cancel()
+
+    def pause_writing(self) -> None:
+        if self.raw is not None:
+            self.raw.writable.clear()
+        elif self._writable is None:
+            self._writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self.raw is not None:
+            self.raw.writable.set()
+        if self._writable is not None:
+            if not self._writable.done():
+                self._writable.set_result(None)
+            self._writable = None
+
+    def eof_received(self) -> bool:
+        if self.raw is not None:
+            self.raw.reader.feed_eof()
+            return False
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self.raw is not None:
+            self.raw.reader.feed_data(data)
+            return
+        if self.closing:
+            return
+        self.last_active = time.monotonic()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            offset = upgrade.args[0]
+            if self._waiting:
+                self._waiting[-1][0].attributes["after_upgrade"] = data[offset:]
+            elif self._current is not None:
+                self._current.attributes["after_upgrade"] = data[offset:]
+            self.transport.pause_reading()
+            self._reading_paused = True
+        except (httptools.HttpParserError, ValueError) as e:
+            log.debug("bad request from %s: %s", self.remote, e)
+            self._abandon(Response(400, b"400 Bad Request", "text/plain; charset=utf-8"))
+
+    # ---- the parser's side
+
+    def on_message_begin(self) -> None:
+        self._in_message = True
+        self._url = b""
+        self._headers = {}
+        self._header_bytes = 0
+        self._body = []
+        self._body_bytes = 0
+        self._rejected = None
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count_header(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_header(len(name) + len(value))
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        if key in self._headers:
+            text = self._headers[key] + ("\n" if key.startswith(_LIST_HEADERS) else ", ") + text
+        self._headers[key] = text
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise ValueError("header too large")
+
+    def on_headers_complete(self) -> None:
+        length = self._headers.get("content-length")
+        if length is not None and length.isdigit() and int(length) > self.server.max_body_bytes:
+            self._reject_body()
+        elif self._headers.get("expect", "").lower() == "100-continue":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self.server.max_body_bytes:
+            self._reject_body()
+        else:
+            self._body.append(body)
+
+    def _reject_body(self) -> None:
+        error = status.too_large(f"limit is {self.server.max_body_bytes}")
+        self._abandon(Response(413, codec.dumps(error.to_status())))
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        if self.closing:
+            return
+        parser = self.parser
+        path, _, query = self._url.partition(b"?")
+        if path[:1] != b"/" and path != b"*":  # absolute form
+            path = httptools.parse_url(self._url).path or b"/"
+        body = self._body
+        request = Request(
+            method=parser.get_method().decode("ascii"),
+            path=path.decode("latin-1"),
+            raw_query=query.decode("latin-1"),
+            headers=self._headers,
+            body=body[0] if len(body) == 1 else b"".join(body),
+            peer_certificate=self.peer_certificate,
+            remote=self.remote,
+        )
+        self._waiting.append((request, parser.should_keep_alive()))
+        if self.task is None:
+            self._next()
+        elif len(self._waiting) >= MAX_PIPELINED and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _abandon(self, response: Response) -> None:
+        """Answers what cannot be read on, after what is under way, and closes."""
+        self.closing = True
+        if self.task is None:
+            self._write_head_and_body(response, keep_alive=False, head_only=False)
+            self.transport.close()
+        else:
+            self.task.cancel()
+            self.transport.close()
+
+    # ---- answering
+
+    _current: Request | None = None
+
+    def _next(self) -> None:
+        self.task = self.loop.create_task(self._answer_waiting())
+
+    async def _answer_waiting(self) -> None:
+        """Answers everything that waits; a task lives as long as there is something to answer."""
+        try:
+            while self._waiting:
+                request, keep_alive = self._waiting.popleft()
+                self._current = request
+                response = await self.server.handler(request)
+                if not await self._answer(request, response, keep_alive):
+                    return
+            if self._reading_paused:
+                self._reading_paused = False
+                self.transport.resume_reading()
+        except asyncio.CancelledError:
+            self.transport.abort()
+            if not self.closing:
+                raise
+        except Exception:
+            log.exception("answering %s", self._current and self._current.path)
+            self.transport.abort()
+        finally:
+            self._current = None
+            self.task = None
+            self.last_active = time.monotonic()
+            if self._waiting and not self.closing:
+                self._next()
+
+    async def _answer(self, request: Request, response: Response, keep_alive: bool) -> bool:
+        """False when the connection is not to be read on."""
+        if self.closing and self.transport.is_closing():
+            if response.stream is not None:
+                await _close_stream(response)
+            return False
+        if response.upgrade is not None:
+            await self._upgrade(request, response)
+            return False
+        keep_alive = keep_alive and not self.server.stopping and "after_upgrade" not in request.attributes
+        if response.headers.get("Connection", "").lower() == "close":
+            keep_alive = False
+        if response.stream is not None:
+            if request.method == "HEAD":
+                await _close_stream(response)
+            else:
+                await self._stream(request, response, keep_alive)
+        if response.stream is None or request.method == "HEAD":
+            self._write_head_and_body(response, keep_alive, request.method == "HEAD")
+            if self._writable is not None:
+                await self._drain()
+        if not keep_alive:
+            self.transport.close()
+        return keep_alive
+
+    def _write_head_and_body(self, response: Response, keep_alive: bool, head_only: bool) -> None:
+        body = response.body
+        head = self._head(response, keep_alive)
+        if response.status >= 200 and response.status not in (204, 304):
+            head += b"Content-Length: %d\r\n\r\n" % len(body)
+        else:
+            head += b"\r\n"
+            body = b""
+        if head_only or not body:
+            self.transport.write(head)
+        elif len(body) < 1 << 16:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    def _head(self, response: Response, keep_alive: bool) -> bytes:
+        line = _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d Unknown\r\n" % response.status
+        parts = [line, self.server.date_header()]
+        if response.content_type:
+            parts.append(b"Content-Type: " + response.content_type.encode("latin-1", "replace") + b"\r\n")
+        for name, value in response.headers.items():
+            for one in value.split("\n"):
+                parts.append(f"{name}: {one}\r\n".encode("latin-1", "replace"))
+        if not keep_alive and "Connection" not in response.headers:
+            parts.append(b"Connection: close\r\n")
+        return b"".join(parts)
+
+    async def _stream(self, request: Request, response: Response, keep_alive: bool) -> None:
+        assert response.stream is not None
+        self.transport.write(self._head(response, keep_alive) + b"Transfer-Encoding: chunked\r\n\r\n")
+        try:
+            async for chunk in response.stream:
+                if not chunk:
+                    continue
+                self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                if self._writable is not None:
+                    await self._drain()
+                if self.transport.is_closing():
+                    return
+            self.transport.write(b"0\r\n\r\n")
+        finally:
+            await _close_stream(response)
+
+    async def _drain(self) -> None:
+        """Waits until the client has read; drops it when it does not."""
+        if self._writable is None:
+            return
+        try:
+            async with asyncio.timeout(SLOW_CLIENT_S):
+                await asyncio.shield(self._writable)
+        except TimeoutError:
+            log.info("dropping %s, which does not read its answer", self.remote)
+            self.closing = True
+            self.transport.abort()
+
+    async def _upgrade(self, request: Request, response: Response) -> None:
+        assert response.upgrade is not None
+        line = _STATUS_LINES[101]
+        head = b"".join([line, *(f"{k}: {v}\r\n".encode("latin-1") for k, v in response.headers.items()), b"\r\n"])
+        if response.status == 101:
+            self.transport.write(head)
+        self.raw = RawStream(self.transport, self.loop, request.attributes.pop("after_upgrade", b""))
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        try:
+            await response.upgrade(self.raw)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.transport.close()
+
+    # ---- the server's side
+
+    def shut_down(self) -> None:
+        """No more requests; an idle connection closes now."""
+        if self.task is None:
+            self.closing = True
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.closing = True
+        if self.task is not None:
+            self.task.cancel()
+        self.transport.abort()
+
+    def idle_since(self) -> float | None:
+        """When it fell idle; None while it answers something."""
+        return None if self.task is not None or self.raw is not None else self.last_active
+
+
+async def _close_stream(response: Response) -> None:
+    close = getattr(response.stream, "aclose", None)
+    if close is not None:
+        with contextlib.suppress(Exception):
+            await close()

@@ -1,0 +1,114 @@
+"""Listening: sockets, TLS, and the life of all connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from email.utils import formatdate
+
+from berg.apiserver.http.message import Handler
+from berg.apiserver.http.protocol import HTTPProtocol
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 90.0
+HEADER_S = 32.0
+
+
+def tls_context(cert_file: str, key_file: str, client_ca_files: list[str]) -> ssl.SSLContext:
+    """Server TLS. Client certificates are asked for and, when given, must come from one of the authorities."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert_file, key_file)
+    context.set_alpn_protocols(["http/1.1"])
+    for path in client_ca_files:
+        context.load_verify_locations(path)
+    if client_ca_files:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+class HTTPServer:
+    """`port` 0 takes a free one; `port` afterwards says which."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        host: str = "0.0.0.0",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        max_body_bytes: int = 3 << 20,
+    ) -> None:
+        self.handler = handler
+        self.host = host
+        self.port = port
+        self.max_body_bytes = max_body_bytes
+        self.connections: set[HTTPProtocol] = set()
+        self.stopping = False
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._date = b""
+        self._date_second = 0
+
+    async def start(self) -> None:
+        """Raises OSError when the address is taken."""
+        self.loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.bind((self.host, self.port))
+        except BaseException:
+            listener.close()
+            raise
+        self.port = listener.getsockname()[1]
+        self._server = await self.loop.create_server(
+            lambda: HTTPProtocol(self),
+            sock=listener,
+            ssl=self._tls,
+            backlog=4096,
+            ssl_handshake_timeout=10.0 if self._tls else None,
+        )
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Closes what has been idle too long. One timer for all connections."""
+        now = time.monotonic()
+        for connection in list(self.connections):
+            since = connection.idle_since()
+            if since is not None and now - since > (HEADER_S if connection._in_message else IDLE_S):
+                connection.shut_down()
+        self._sweeper = self.loop.call_later(10.0, self._sweep)
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        """Stops listening, lets what is under way finish for `grace_s`, then cuts the rest."""
+        self.stopping = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.shut_down()
+        deadline = time.monotonic() + grace_s
+        while any(c.task is not None for c in self.connections) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        tasks = [c.task for c in self.connections if c.task is not None]
+        for connection in list(self.connections):
+            connection.abort()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2.0)
+        await asyncio.sleep(0)
+
+    def date_header(self) -> bytes:
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
+        return self._date

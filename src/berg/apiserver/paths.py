@@ -1,0 +1,45 @@
+"""What is served beside resources: discovery, health, version, OpenAPI, keys, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from berg.apiserver import version
+from berg.apiserver.discovery import Discovery
+from berg.apiserver.health import Health
+from berg.apiserver.http.message import Request, Response
+
+Answer = Callable[[Request], Response | None]
+
+
+class Paths:
+    """`answers` are asked by exact path, `prefixes` by what the path begins with."""
+
+    def __init__(self, discovery: Discovery, health: Health) -> None:
+        self.discovery = discovery
+        self.health = health
+        self.answers: dict[str, Answer] = {"/version": _version, "/version/": _version, "/": self._index}
+        self.prefixes: dict[str, Answer] = {}
+
+    async def handle(self, request: Request) -> Response | None:
+        answer = self.answers.get(request.path)
+        if answer is not None:
+            return answer(request)
+        if request.path.startswith("/api"):
+            return self.discovery.handle(request)
+        for prefix, prefixed in self.prefixes.items():
+            if request.path.startswith(prefix):
+                return prefixed(request)
+        return self.health.handle(request)
+
+    def _index(self, request: Request) -> Response:
+        paths = {p for p in self.answers if p != "/" and not p.endswith("/")} | set(self.health.checks)
+        for path, checks in self.health.checks.items():
+            paths.update(f"{path}/{name}" for name in checks)
+        return Response(200, orjson.dumps({"paths": ["/api", "/apis", *sorted(paths)]}, option=orjson.OPT_INDENT_2))
+
+
+def _version(request: Request) -> Response:
+    return Response(200, orjson.dumps(version.info(), option=orjson.OPT_INDENT_2))

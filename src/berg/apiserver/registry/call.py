@@ -1,0 +1,39 @@
+"""One operation on one resource: who asks for what, with which options. Made per request, passed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from berg.apiserver.http.message import User
+from berg.apiserver.registry.strategy import Context
+from berg.machinery.resources import Resource
+from berg.machinery.status import Obj
+
+if TYPE_CHECKING:
+    from berg.apiserver.registry.registry import Registry
+
+
+@dataclass(slots=True)
+class Call:
+    registry: Registry
+    resource: Resource
+    """in the version that is asked for"""
+    namespace: str
+    name: str
+    user: User
+    context: Context
+    subresource: str = ""
+    options: Obj = field(default_factory=dict)
+    field_manager: str = ""
+    admission: bool = True
+    """False for what the server itself writes"""
+    audit_annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dry_run(self) -> bool:
+        return self.context.dry_run
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.context.warnings

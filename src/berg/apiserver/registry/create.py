@@ -1,0 +1,140 @@
+"""CREATE: name, system fields, admission, validation, then the store.
+
+Source: k8s.io/apiserver pkg/endpoints/handlers/create.go, pkg/registry/generic/registry/store.go.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from berg.apiserver.admission.interface import CREATE, Attributes
+from berg.apiserver.registry import fieldmanager, objectmeta
+from berg.apiserver.registry.call import Call
+from berg.apiserver.registry.entries import Unstored
+from berg.machinery import status
+from berg.machinery.status import ApiError, Obj
+from berg.storage.cacher import CacheEntry, KeyExists
+
+NAME_ATTEMPTS = 8
+
+
+async def create(call: Call, obj: Obj) -> CacheEntry:
+    """Takes `obj` over, in the storage version and defaulted. Raises ApiError."""
+    registry = call.registry
+    meta = obj.setdefault("metadata", {})
+    dedup_owners(call, obj)
+    await fieldmanager.on_create(call, obj)
+    if call.admission:
+        await registry.services.admission.run_mutating(_attributes(call, obj))
+        dedup_owners(call, obj)
+    base = meta.get("generateName") if not meta.get("name") else None
+    for attempt in range(NAME_ATTEMPTS):
+        this = orjson.loads(orjson.dumps(obj)) if base and attempt < NAME_ATTEMPTS - 1 else obj
+        if base:
+            this["metadata"]["name"] = objectmeta.generate_name(base, registry.strategy.generate_name_limit)
+        try:
+            return await _create_named(call, this)
+        except ApiError as e:
+            if not base or e.reason != "AlreadyExists":
+                raise
+            if attempt == NAME_ATTEMPTS - 1:
+                raise ApiError(
+                    409,
+                    "AlreadyExists",
+                    f"{e.message}, the server was not able to generate a unique name for the object",
+                    e.details,
+                    retry_after_s=1,
+                ) from None
+    raise AssertionError
+
+
+async def _create_named(call: Call, obj: Obj) -> CacheEntry:
+    registry, strategy, context = call.registry, call.registry.strategy, call.context
+    meta = obj["metadata"]
+    objectmeta.fill_system_fields(obj, context.clock.now())
+    if strategy.has_status:
+        obj.pop("status", None)
+    if strategy.generation:
+        meta["generation"] = 1
+    strategy.prepare_for_create(context, obj)
+    finish = await strategy.begin_create(context, obj)
+    stored = False
+    try:
+        errors = objectmeta.validate(registry, obj)
+        errors += strategy.validate(context, obj)
+        if errors:
+            raise registry.invalid(meta.get("name") or "", errors)
+        context.warnings.extend(strategy.warnings(context, obj, None))
+        strategy.canonicalize(obj)
+        if call.admission:
+            await registry.services.admission.run_validating(_attributes(call, obj))
+        entry = await _store(call, obj)
+        stored = not call.dry_run
+        return entry
+    finally:
+        if finish is not None:
+            finish(stored)
+
+
+async def _store(call: Call, obj: Obj) -> CacheEntry:
+    registry = call.registry
+    name = obj["metadata"]["name"]
+    key = registry.key(call.namespace, name)
+    cacher = registry.cacher or await registry.open()
+    prune_empty_meta(obj)
+    if call.dry_run:
+        if cacher.get(key) is not None:
+            raise status.already_exists(registry.storage.group, registry.storage.plural, name)
+        return Unstored(key, obj)
+    try:
+        return await cacher.create(key, obj, ttl_s=registry.services.ttl_s(registry))
+    except KeyExists as e:
+        error = status.already_exists(registry.storage.group, registry.storage.plural, name)
+        if e.entry is not None and e.entry.obj["metadata"].get("deletionTimestamp"):
+            error = ApiError(409, "AlreadyExists", f"object is being deleted: {error.message}", error.details)
+        raise error from None
+
+
+def prune_empty_meta(obj: Obj) -> None:
+    """Empty maps and lists in metadata are not kept, as Go's `omitempty` does not keep them."""
+    meta = obj["metadata"]
+    for field in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields", "generateName"):
+        if field in meta and not meta[field]:
+            del meta[field]
+
+
+def _attributes(call: Call, obj: Obj) -> Attributes:
+    return Attributes(
+        CREATE,
+        call.registry.storage,
+        call.subresource,
+        call.namespace,
+        obj["metadata"].get("name", "") or call.name,
+        obj,
+        None,
+        call.user,
+        call.options,
+        call.dry_run,
+        call.warnings,
+        call.audit_annotations,
+    )
+
+
+def dedup_owners(call: Call, obj: Obj) -> None:
+    """Repeated owner references are dropped, with a warning."""
+    refs = obj["metadata"].get("ownerReferences")
+    if not refs or len(refs) < 2:
+        return
+    kept: list[Obj] = []
+    for ref in refs:
+        if ref not in kept:
+            kept.append(ref)
+    if len(kept) != len(refs):
+        obj["metadata"]["ownerReferences"] = kept
+        seen: set[str] = set()
+        repeated = sorted({r["uid"] for r in refs if r.get("uid") in seen or seen.add(r.get("uid", ""))})
+        call.warnings.append(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
+            f"may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+            f"{', '.join(repeated)}"
+        )

@@ -1,0 +1,168 @@
+"""From a request's body to an object in the storage version: decoded, checked for unknown fields, made canonical,
+defaulted.
+
+Source: k8s.io/apiserver pkg/endpoints/handlers (create.go, update.go, rest.go).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from berg.apiserver.http.message import Request
+from berg.apiserver.registry import negotiation
+from berg.apiserver.registry.registry import Registry
+from berg.machinery import schema, status
+from berg.machinery.codec import json as json_codec
+from berg.machinery.resources import Resource
+from berg.machinery.status import ApiError, Obj
+
+IGNORE, WARN, STRICT = "Ignore", "Warn", "Strict"
+
+
+def parse_body(request: Request, kind: str) -> tuple[Any, list[str]]:
+    """The body as an object, and what strict reading found. Raises ApiError."""
+    media = negotiation.body_media_type(request)
+    body = request.body
+    if media == negotiation.PROTOBUF:
+        from berg.machinery.codec import protobuf
+
+        try:
+            return protobuf.loads(body), []
+        except ValueError as e:
+            raise status.bad_request(f"the object provided is unrecognized (must be of type {kind}): {e}") from None
+    try:
+        if media == negotiation.YAML or (body[:1] not in b"{[ \n\t\r" and "content-type" not in request.headers):
+            from berg.machinery.codec import yaml as yaml_codec
+
+            return yaml_codec.loads_strict(body)
+        return json_codec.loads_strict(body)
+    except ValueError as e:
+        raise _unrecognized(kind, e, body) from None
+
+
+def _unrecognized(kind: str, error: object, body: bytes) -> ApiError:
+    shown = body[:30].hex()
+    if not body:
+        summary = "<empty>"
+    elif all(32 <= b < 127 or b in b"\n\r\t" for b in body[:30]):
+        text = json_codec.quote(body[:30].decode("ascii"))[1:-1]
+        summary = text + (" ..." if len(body) > 30 else "")
+    else:
+        summary = shown + (" ..." if len(body) > 30 else "")
+    return status.bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): {error} ({summary})"
+    )
+
+
+def decode(
+    request: Request,
+    registry: Registry,
+    resource: Resource,
+    mode: str,
+    warnings: list[str],
+    *,
+    kind: tuple[str, str, str] | None = None,
+) -> Obj:
+    """The body as an object of the resource, in the storage version."""
+    obj, faults = parse_body(request, resource.kind)
+    check_kind(obj, resource, request.body)
+    return canonical(registry, obj, resource, mode=mode, warnings=warnings, faults=faults)
+
+
+def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
+    """Fills in a missing kind and apiVersion; refuses another one."""
+    if not isinstance(obj, dict):
+        raise _unrecognized(
+            resource.kind, "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value", body
+        )
+    kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
+    if not isinstance(kind, str) or not isinstance(version, str):
+        raise _unrecognized(resource.kind, "couldn't get version/kind; json parse error", body)
+    if kind != resource.kind:
+        raise status.bad_request(
+            f'{kind} in version "{version.rpartition("/")[2]}" cannot be handled as a {resource.kind}: converting '
+            f"({_gvk(version, kind)}) to ({resource.group}.{resource.kind}): unknown conversion"
+        )
+    if version != resource.api_version:
+        raise status.bad_request(
+            f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+        )
+    obj["kind"], obj["apiVersion"] = kind, version
+    meta = obj.get("metadata")
+    if meta is None:
+        obj["metadata"] = {}
+
+
+def _gvk(version: str, kind: str) -> str:
+    group, _, v = version.rpartition("/")
+    return f"{group}/{v}, Kind={kind}"
+
+
+def canonical(
+    registry: Registry,
+    obj: Obj,
+    resource: Resource,
+    *,
+    mode: str = IGNORE,
+    warnings: list[str] | None = None,
+    faults: list[str] | None = None,
+) -> Obj:
+    """Takes `obj` over: types checked, unknown fields dropped (or refused, or warned of), defaults filled in,
+    converted to the storage version. Raises ApiError 400."""
+    found = list(faults or ())
+    if registry.custom:
+        from berg.apiserver.crd import decoding as custom
+
+        found += custom.canonical(registry, obj, resource)
+    else:
+        type_ = schema.type_of(resource.group, resource.version, resource.kind)
+        if type_ is not None:
+            try:
+                found += [f'unknown field "{path}"' for path in schema.decode(type_, obj)]
+            except schema.WrongType as e:
+                raise cannot_handle(resource, str(e)) from None
+    if found and mode == STRICT:
+        raise cannot_handle(resource, "strict decoding error: " + ", ".join(found))
+    if found and mode == WARN and warnings is not None:
+        warnings.extend(found)
+    if not registry.custom:
+        registry.to_storage(obj, resource)
+        registry.strategy.default(obj)
+    return obj
+
+
+def cannot_handle(resource: Resource, why: str) -> ApiError:
+    return status.bad_request(
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}'
+    )
+
+
+def check_name(obj: Obj, name: str, namespace: str) -> None:
+    """What the object is called must be what the URL says."""
+    meta = obj["metadata"]
+    own = meta.get("name") or ""
+    if not own:
+        raise status.bad_request(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
+    if own != name:
+        raise status.bad_request(f"the name of the object ({own}) does not match the name on the URL ({name})")
+    own_namespace = meta.get("namespace") or ""
+    if namespace and own_namespace and own_namespace != namespace:
+        raise status.bad_request(
+            f"the namespace of the object ({own_namespace}) does not match the namespace on the request ({namespace})"
+        )
+
+
+def match_namespace(obj: Obj, namespace: str) -> None:
+    """The object lives where the request says; a different wish is refused."""
+    meta = obj["metadata"]
+    own = meta.get("namespace") or ""
+    if own == namespace:
+        return
+    if not own:
+        meta["namespace"] = namespace
+        return
+    raise status.bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request"
+    )

@@ -1,0 +1,169 @@
+"""Content negotiation: which encoding, and which shape (the object, a Table, only its metadata) an answer has;
+which encoding a body came in.
+
+Source: k8s.io/apiserver pkg/endpoints/handlers/negotiation.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import orjson
+
+from berg.apiserver.http.message import Request, Response
+from berg.machinery import status
+from berg.machinery.codec import json as json_codec
+from berg.machinery.status import ApiError, Obj
+
+JSON = "application/json"
+YAML = "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+MEDIA_TYPES = (JSON, YAML, PROTOBUF)
+GZIP_THRESHOLD_BYTES = 128 * 1024
+GZIP_LEVEL = 1
+_BROWSERS = ("curl/", "Wget/", "Mozilla/5.0")
+
+
+@dataclass(slots=True, frozen=True)
+class Accepted:
+    """`shape`: "" for the object itself, "Table", "PartialObjectMetadata" or "PartialObjectMetadataList"."""
+
+    media_type: str = JSON
+    shape: str = ""
+    version: str = "v1"
+    pretty: bool = False
+
+
+PLAIN = Accepted()
+
+
+@lru_cache(maxsize=1024)
+def parse_accept(header: str) -> tuple[tuple[str, dict[str, str]], ...]:
+    """The clauses in the client's order of preference."""
+    found: list[tuple[float, str, dict[str, str]]] = []
+    for clause in header.split(","):
+        media, *params = (p.strip() for p in clause.split(";"))
+        if not media:
+            continue
+        given: dict[str, str] = {}
+        quality = 1.0
+        for param in params:
+            name, _, value = param.partition("=")
+            if name == "q":
+                try:
+                    quality = float(value)
+                except ValueError:
+                    quality = 0.0
+            else:
+                given[name] = value
+        if quality > 0:
+            found.append((-quality, media.lower(), given))
+    found.sort(key=lambda f: f[0])
+    return tuple((media, given) for _, media, given in found)
+
+
+@lru_cache(maxsize=1024)
+def _negotiate(header: str, shapes: tuple[str, ...], media_types: tuple[str, ...]) -> Accepted | None:
+    if not header:
+        return PLAIN
+    for media, params in parse_accept(header):
+        if media in ("*/*", "application/*"):
+            media = media_types[0]
+        if media not in media_types:
+            continue
+        shape = params.get("as", "")
+        version = params.get("v", "v1")
+        if shape:
+            if shape not in shapes or params.get("g") != "meta.k8s.io" or version not in ("v1", "v1beta1"):
+                continue
+        return Accepted(media, shape, version if shape else "v1")
+    return None
+
+
+OBJECT_SHAPES = ("Table", "PartialObjectMetadata")
+LIST_SHAPES = ("Table", "PartialObjectMetadataList")
+
+
+def negotiate(
+    request: Request, shapes: tuple[str, ...] = (), media_types: tuple[str, ...] = MEDIA_TYPES
+) -> Accepted:
+    """Raises NotAcceptable."""
+    accepted = _negotiate(request.headers.get("accept", ""), shapes, media_types)
+    if accepted is None:
+        raise status.not_acceptable(sorted(media_types))
+    if accepted.media_type == JSON and _wants_pretty(request):
+        return replace(accepted, pretty=True)
+    return accepted
+
+
+def _wants_pretty(request: Request) -> bool:
+    if request.raw_query and "pretty" in request.query:
+        return request.arg("pretty") not in ("0", "false", "False")
+    return request.headers.get("user-agent", "").startswith(_BROWSERS)
+
+
+def encode(obj: Obj, accepted: Accepted = PLAIN) -> bytes:
+    if accepted.media_type == JSON:
+        if accepted.pretty:
+            return orjson.dumps(obj, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return json_codec.dumps(obj)
+    return encode_raw(json_codec.dumps(obj), accepted, obj)
+
+
+def encode_raw(raw: bytes, accepted: Accepted, obj: Obj | None = None) -> bytes:
+    """`raw` is the object's JSON; parsed only where the encoding is another one."""
+    if accepted.media_type == JSON:
+        if accepted.pretty:
+            return orjson.dumps(orjson.loads(raw), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return raw
+    if obj is None:
+        obj = orjson.loads(raw)
+    if accepted.media_type == YAML:
+        from berg.machinery.codec import yaml as yaml_codec
+
+        return yaml_codec.dumps(obj)
+    from berg.machinery.codec import protobuf
+
+    return protobuf.dumps(obj)
+
+
+def respond(
+    request: Request, obj: Obj | bytes, accepted: Accepted = PLAIN, *, code: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """One object as an answer; compressed when it is large and the client takes that."""
+    if isinstance(obj, bytes):
+        body = encode_raw(obj, accepted)
+    else:
+        body = encode(obj, accepted)
+    response = Response(code, body, accepted.media_type, headers if headers is not None else {})
+    if len(body) > GZIP_THRESHOLD_BYTES:
+        compress(request, response)
+    return response
+
+
+def compress(request: Request, response: Response) -> None:
+    if len(response.body) <= GZIP_THRESHOLD_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
+        return
+    response.body = gzip.compress(response.body, GZIP_LEVEL, mtime=0)
+    response.headers["Content-Encoding"] = "gzip"
+    response.headers["Vary"] = "Accept-Encoding"
+
+
+def error_response(request: Request, error: ApiError) -> Response:
+    accepted = _negotiate(request.headers.get("accept", ""), OBJECT_SHAPES + LIST_SHAPES, MEDIA_TYPES) or PLAIN
+    accepted = Accepted(accepted.media_type, pretty=accepted.media_type == JSON and _wants_pretty(request))
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return Response(error.code, encode(error.to_status(), accepted), accepted.media_type, headers)
+
+
+def body_media_type(request: Request, allowed: tuple[str, ...] = MEDIA_TYPES) -> str:
+    """Raises UnsupportedMediaType."""
+    header = request.headers.get("content-type", "")
+    media = header.partition(";")[0].strip().lower()
+    if not media:
+        return JSON
+    if media not in allowed:
+        raise status.unsupported_media_type(sorted(allowed))
+    return media

@@ -1,0 +1,142 @@
+"""The metadata that every object has: what the server fills in, and what it refuses.
+
+Source: k8s.io/apimachinery pkg/api/validation/objectmeta.go, k8s.io/apiserver pkg/registry/rest.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from berg.machinery import names, status
+from berg.machinery.clock import rfc3339
+from berg.machinery.status import FieldError, Obj
+
+if TYPE_CHECKING:
+    from berg.apiserver.registry.registry import Registry
+
+ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
+MAX_ANNOTATIONS_BYTES = 256 * 1024
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_random = random.SystemRandom()
+
+
+def generate_name(base: str, limit: int) -> str:
+    return base[: limit - 5] + "".join(_random.choices(_ALPHABET, k=5))
+
+
+def fill_system_fields(obj: Obj, now: datetime) -> None:
+    """What a new object gets, whatever the client sent."""
+    meta = obj["metadata"]
+    meta["creationTimestamp"] = rfc3339(now)
+    meta["uid"] = str(uuid.uuid4())
+    for field in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"):
+        meta.pop(field, None)
+
+
+def validate(registry: Registry, obj: Obj) -> list[FieldError]:
+    meta = obj["metadata"]
+    errors: list[FieldError] = []
+    base = meta.get("generateName")
+    if base:
+        errors += [
+            status.invalid_value("metadata.generateName", base, m) for m in registry.validate_name(base, prefix=True)
+        ]
+    name = meta.get("name", "")
+    if not name:
+        errors.append(status.required("metadata.name", "name or generateName is required"))
+    else:
+        errors += [status.invalid_value("metadata.name", name, m) for m in registry.validate_name(name)]
+    namespace = meta.get("namespace", "")
+    if registry.storage.namespaced:
+        if not namespace:
+            errors.append(status.required("metadata.namespace"))
+        else:
+            errors += [
+                status.invalid_value("metadata.namespace", namespace, m) for m in names.dns1123_label(namespace)
+            ]
+    elif namespace:
+        errors.append(status.forbidden_field("metadata.namespace", "not allowed on this type"))
+    errors += _validate_maps(meta)
+    errors += _validate_finalizers(meta.get("finalizers") or [])
+    return errors
+
+
+def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
+    """What may never change, and what must stay well-formed."""
+    meta, old_meta = obj["metadata"], old["metadata"]
+    errors = validate(registry, obj) if meta.get("name") != old_meta.get("name") else _validate_maps(meta)
+    errors += _validate_finalizers(meta.get("finalizers") or [])
+    if old_meta.get("deletionTimestamp"):
+        added = sorted(set(meta.get("finalizers") or ()) - set(old_meta.get("finalizers") or ()))
+        if added:
+            shown = "[]string{" + ", ".join(f'"{f}"' for f in added) + "}"
+            errors.append(
+                status.forbidden_field(
+                    "metadata.finalizers",
+                    "no new finalizers can be added if the object is being deleted, found new finalizers " + shown,
+                )
+            )
+    for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        if meta.get(field) != old_meta.get(field):
+            errors.append(status.invalid_value(f"metadata.{field}", meta.get(field), "field is immutable"))
+    return errors
+
+
+def _validate_maps(meta: Obj) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for key, value in (meta.get("labels") or {}).items():
+        errors += [status.invalid_value("metadata.labels", key, m) for m in names.qualified_name(key)]
+        errors += [status.invalid_value("metadata.labels", value, m) for m in names.label_value(value)]
+    annotations = meta.get("annotations") or {}
+    total = 0
+    for key, value in annotations.items():
+        total += len(key.encode()) + len(value.encode())
+        errors += [status.invalid_value("metadata.annotations", key, m) for m in names.qualified_name(key.lower())]
+    if total > MAX_ANNOTATIONS_BYTES:
+        errors.append(status.too_long("metadata.annotations", "", MAX_ANNOTATIONS_BYTES))
+    controller = ""
+    for ref in meta.get("ownerReferences") or ():
+        errors += _validate_owner(ref)
+        if ref.get("controller"):
+            this = f"{ref.get('kind')}/{ref.get('name')}"
+            if controller:
+                errors.append(
+                    status.invalid_value(
+                        "metadata.ownerReferences",
+                        meta["ownerReferences"],
+                        'Only one reference can have Controller set to true. Found "true" in references for '
+                        f"{controller} and {this}",
+                    )
+                )
+            controller = controller or this
+    return errors
+
+
+def _validate_owner(ref: Obj) -> list[FieldError]:
+    path = "metadata.ownerReferences"
+    errors = []
+    api_version = ref.get("apiVersion") or ""
+    if not api_version.rpartition("/")[2]:
+        errors.append(status.invalid_value(f"{path}.apiVersion", api_version, "version must not be empty"))
+    for field in ("kind", "name", "uid"):
+        if not ref.get(field):
+            errors.append(status.invalid_value(f"{path}.{field}", ref.get(field) or "", "must not be empty"))
+    if api_version == "v1" and ref.get("kind") == "Event":
+        errors.append(status.invalid_value(path, ref, "/v1, Kind=Event is disallowed from being an owner"))
+    return errors
+
+
+def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
+    errors = []
+    for finalizer in finalizers:
+        errors += [status.invalid_value("metadata.finalizers", finalizer, m) for m in names.qualified_name(finalizer)]
+    if ORPHAN in finalizers and FOREGROUND in finalizers:
+        errors.append(
+            status.invalid_value(
+                "metadata.finalizers", finalizers, f"finalizer {ORPHAN} and {FOREGROUND} cannot be both set"
+            )
+        )
+    return errors

@@ -1,0 +1,175 @@
+"""The parameters of a request: CreateOptions, UpdateOptions, PatchOptions, ListOptions as the query gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from berg.apiserver.http.message import Request
+from berg.apiserver.registry.decoding import IGNORE, STRICT, WARN
+from berg.apiserver.requestinfo import is_true
+from berg.machinery import fields, labels, status
+from berg.machinery.status import FieldError, Obj
+
+_MODES = (IGNORE, STRICT, WARN)
+
+
+@dataclass(slots=True)
+class WriteOptions:
+    dry_run: bool = False
+    field_manager: str = ""
+    field_validation: str = WARN
+    force: bool | None = None
+
+    def obj(self, kind: str) -> Obj:
+        """As admission sees it."""
+        found: Obj = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
+        if self.dry_run:
+            found["dryRun"] = ["All"]
+        if self.field_manager:
+            found["fieldManager"] = self.field_manager
+        if self.force is not None:
+            found["force"] = self.force
+        found["fieldValidation"] = self.field_validation
+        return found
+
+
+NO_OPTIONS = WriteOptions()
+
+
+def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteOptions:
+    """Raises Invalid, BadRequest."""
+    if not request.raw_query and not apply:
+        return NO_OPTIONS
+    query = request.query
+    errors: list[FieldError] = []
+    dry_run = query.get("dryRun") or []
+    if dry_run and dry_run != ["All"]:
+        errors.append(status.not_supported("dryRun", dry_run, ["All"]))
+    manager = request.arg("fieldManager")
+    if apply and not manager:
+        errors.append(status.required("fieldManager", "is required for apply patch"))
+    if len(manager.encode()) > 128:
+        errors.append(status.too_long("fieldManager", manager, 128))
+    if not manager.isprintable():
+        errors.append(status.invalid_value("fieldManager", manager, "should only contain printable characters"))
+    mode = request.arg("fieldValidation") or WARN
+    if mode not in _MODES:
+        errors.append(status.not_supported("fieldValidation", mode, ["", *_MODES]))
+    force: bool | None = None
+    if "force" in query and kind == "PatchOptions":
+        force = is_true(query["force"])
+        if not apply:
+            errors.append(status.forbidden_field("force", "may not be specified for non-apply patch"))
+    if errors:
+        raise status.invalid("meta.k8s.io", kind, "", errors)
+    return WriteOptions(bool(dry_run), manager, mode, force)
+
+
+@dataclass(slots=True)
+class ListOptions:
+    label_selector: labels.Selector = labels.EVERYTHING
+    field_selector: fields.FieldSelector = fields.FieldSelector()
+    resource_version: str = ""
+    resource_version_match: str = ""
+    limit: int = 0
+    continue_: str = ""
+    timeout_s: int | None = None
+    watch: bool = False
+    allow_bookmarks: bool = False
+    send_initial_events: bool | None = None
+
+
+NO_LIST_OPTIONS = ListOptions()
+
+
+def list_options(request: Request) -> ListOptions:
+    """Raises BadRequest, Invalid."""
+    if not request.raw_query:
+        return NO_LIST_OPTIONS
+    query = request.query
+    try:
+        options = ListOptions(
+            labels.Selector.parse(request.arg("labelSelector")) if "labelSelector" in query else labels.EVERYTHING,
+            fields.parse(request.arg("fieldSelector")) if "fieldSelector" in query else fields.FieldSelector(),
+            request.arg("resourceVersion"),
+            request.arg("resourceVersionMatch"),
+            _integer(request, "limit") or 0,
+            request.arg("continue"),
+            _integer(request, "timeoutSeconds"),
+            is_true(query.get("watch")),
+            is_true(query.get("allowWatchBookmarks")),
+            is_true(query["sendInitialEvents"]) if "sendInitialEvents" in query else None,
+        )
+    except ValueError as e:
+        raise status.bad_request(str(e)) from None
+    _validate(options)
+    return options
+
+
+def _integer(request: Request, name: str) -> int | None:
+    text = request.arg(name)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise status.bad_request(
+            f'strconv.ParseInt: parsing "{text}": invalid syntax'
+        ) from None
+
+
+def _validate(o: ListOptions) -> None:
+    """Source: k8s.io/apimachinery pkg/apis/meta/internalversion/validation."""
+    errors: list[FieldError] = []
+    match, version = o.resource_version_match, o.resource_version
+    if o.watch:
+        if o.send_initial_events is not None and match != "NotOlderThan":
+            errors.append(
+                status.forbidden_field(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                )
+            )
+        if match and o.send_initial_events is None:
+            errors.append(
+                status.forbidden_field(
+                    "resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+                )
+            )
+        if match and match not in ("", "NotOlderThan"):
+            errors.append(status.not_supported("resourceVersionMatch", match, ["NotOlderThan"]))
+        if o.continue_:
+            errors.append(status.forbidden_field("continue", "continue is forbidden for watch"))
+    else:
+        if o.send_initial_events is not None:
+            errors.append(
+                status.forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list")
+            )
+        if match:
+            if not version:
+                errors.append(
+                    status.forbidden_field(
+                        "resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"
+                    )
+                )
+            if o.continue_:
+                errors.append(
+                    status.forbidden_field(
+                        "resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"
+                    )
+                )
+            if match not in ("Exact", "NotOlderThan"):
+                errors.append(status.not_supported("resourceVersionMatch", match, ["Exact", "NotOlderThan", ""]))
+            if match == "Exact" and version == "0":
+                errors.append(
+                    status.forbidden_field(
+                        "resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+                    )
+                )
+    if errors:
+        raise status.invalid("meta.k8s.io", "ListOptions", "", errors)
+    if version and not version.isdigit():
+        why = f'strconv.ParseUint: parsing "{version}": invalid syntax'
+        raise status.invalid(
+            "meta.k8s.io", "ListOptions", "", [status.invalid_value("resourceVersion", version, why)]
+        )

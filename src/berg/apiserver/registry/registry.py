@@ -1,0 +1,196 @@
+"""One resource's storage: its cacher, its keys, its strategy, the versions it is served in.
+
+Every read and write of objects goes through a `Registry`. It knows nothing of HTTP. Cachers open at first use,
+so that a server is ready before it has looked at what nobody asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from berg.apiserver.registry import conversion
+from berg.apiserver.registry.strategy import Strategy
+from berg.machinery import names, status
+from berg.machinery.codec import json as json_codec
+from berg.machinery.resources import Resource
+from berg.machinery.status import Obj
+from berg.storage.cacher import Cacher, CacheEntry, CacheEvent
+
+if TYPE_CHECKING:
+    from berg.apiserver.registry.services import Services
+
+_PREFIXES = {
+    ("", "nodes"): "minions",
+    ("", "services"): "services/specs",
+    ("", "endpoints"): "services/endpoints",
+    ("", "replicationcontrollers"): "controllers",
+    ("networking.k8s.io", "ingresses"): "ingress",
+    ("apiregistration.k8s.io", "apiservices"): "apiregistration.k8s.io/apiservices",
+    ("apiextensions.k8s.io", "customresourcedefinitions"): "apiextensions.k8s.io/customresourcedefinitions",
+}
+"""where upstream keeps a resource, when not under its plural"""
+
+_NOT_COLLECTED = frozenset((("", "events"), ("events.k8s.io", "events"), ("", "namespaces")))
+_RETURNS_DELETED = frozenset(
+    (
+        "resource.k8s.io",
+        "storage.k8s.io",
+        "namespaces",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+    )
+)
+"""what answers a DELETE with the object, not with a Status"""
+
+ConvertMany = Callable[[list[Obj], Resource], Awaitable[list[Obj]]]
+
+
+class Registry:
+    """`storage` is the resource in the version it is stored in, `versions` all served ones by apiVersion."""
+
+    def __init__(
+        self, services: Services, storage: Resource, strategy: Strategy, *, custom: bool = False, prefix: str = ""
+    ) -> None:
+        self.services = services
+        self.storage = storage
+        self.strategy = strategy
+        self.custom = custom
+        self.versions: dict[str, Resource] = {storage.api_version: storage}
+        self.convert_custom: ConvertMany | None = None
+        if not prefix:
+            prefix = _PREFIXES.get((storage.group, storage.plural), storage.plural)
+            if custom:
+                prefix = f"{storage.group}/{storage.plural}"
+        self.prefix = f"{services.config.etcd_prefix}/{prefix}/"
+        self.cacher: Cacher | None = None
+        self._opening: asyncio.Future[Cacher] | None = None
+        self.frames: dict[tuple[int, str, str], bytes] = {}
+        """framed watch events, shared among watchers"""
+        self._followers: list[asyncio.Task[None]] = []
+        self.collected = (storage.group, storage.plural) not in _NOT_COLLECTED
+        """the garbage collector looks after its dependents"""
+        self.returns_deleted = storage.plural in _RETURNS_DELETED or storage.group in _RETURNS_DELETED
+
+    # ---- the cacher
+
+    async def open(self) -> Cacher:
+        if self.cacher is not None:
+            return self.cacher
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_future()
+            try:
+                cacher = await self.services.open_cacher(self)
+            except BaseException as e:
+                opening, self._opening = self._opening, None
+                opening.set_exception(e)
+                opening.exception()
+                raise
+            for field in self.strategy.field_labels:
+                if field in INDEXED_FIELDS:
+                    cacher.index(field, _by_field(self.strategy, field))
+            self.cacher = cacher
+            self._opening.set_result(cacher)
+        return await asyncio.shield(self._opening)
+
+    def subscribe(self, changed: Callable[[Sequence[CacheEvent]], None]) -> None:
+        """Calls `changed` with every batch of events from now on. The cacher must be open."""
+        assert self.cacher is not None
+        watcher = self.cacher.watch(after=self.cacher.revision, buffer=1 << 30)
+
+        async def follow() -> None:
+            async for events in watcher:
+                changed(events)
+
+        self._followers.append(asyncio.get_running_loop().create_task(follow()))
+
+    async def close(self) -> None:
+        for task in self._followers:
+            task.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
+        self._followers.clear()
+        if self.cacher is not None:
+            cacher, self.cacher = self.cacher, None
+            self._opening = None
+            await cacher.close()
+
+    def key(self, namespace: str, name: str) -> str:
+        return f"{namespace}/{name}" if self.storage.namespaced else name
+
+    async def entry(self, namespace: str, name: str) -> CacheEntry:
+        """Raises NotFound."""
+        cacher = self.cacher or await self.open()
+        found = cacher.get(self.key(namespace, name))
+        if found is None:
+            raise self.not_found(name)
+        return found
+
+    # ---- versions
+
+    def is_stored_as(self, resource: Resource) -> bool:
+        return resource.api_version == self.storage.api_version
+
+    def to_storage(self, obj: Obj, source: Resource) -> Obj:
+        return conversion.convert(obj, source, self.storage)
+
+    async def to_version(self, entry: CacheEntry, target: Resource) -> Obj:
+        """A fresh object in `target`'s version: the caller's own."""
+        return (await self.many_to_version([orjson.loads(entry.raw)], target))[0]
+
+    async def many_to_version(self, objs: list[Obj], target: Resource) -> list[Obj]:
+        if self.convert_custom is not None:
+            return await self.convert_custom(objs, target)
+        if not self.is_stored_as(target):
+            for obj in objs:
+                conversion.convert(obj, self.storage, target)
+        return objs
+
+    async def raw(self, entry: CacheEntry, target: Resource) -> bytes:
+        """The entry's JSON in `target`'s version; the stored bytes themselves where that is the same."""
+        if target.api_version == self.storage.api_version and self.convert_custom is None:
+            return entry.raw
+        return json_codec.dumps(await self.to_version(entry, target))
+
+    # ---- errors that name the resource
+
+    def not_found(self, name: str) -> status.ApiError:
+        return status.not_found(self.storage.group, self.storage.plural, name)
+
+    def conflict(self, name: str, why: str = status.OPTIMISTIC_LOCK) -> status.ApiError:
+        return status.conflict(self.storage.group, self.storage.plural, name, why)
+
+    def invalid(self, name: str, errors: list[status.FieldError]) -> status.ApiError:
+        return status.invalid(self.storage.group, self.storage.kind, name, errors)
+
+    def validate_name(self, name: str, *, prefix: bool = False) -> list[str]:
+        faults = list(self.strategy.validate_name(name, prefix=prefix))
+        return faults or list(names.path_segment(name))
+
+
+INDEXED_FIELDS = frozenset(("spec.nodeName", "involvedObject.uid", "spec.unschedulable"))
+
+
+def _by_field(strategy: Strategy, field: str) -> Callable[[CacheEntry], tuple[str, ...]]:
+    def values(entry: CacheEntry) -> tuple[str, ...]:
+        value = strategy.selectable_fields(entry.obj).get(field, "")
+        return (value,) if value else ()
+
+    return values
+
+
+def run_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that does not wait for anything."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise RuntimeError("it waits")

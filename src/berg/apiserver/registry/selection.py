@@ -1,0 +1,78 @@
+"""Which objects a list or watch is about: selectors as one predicate, and the index that answers most of it."""
+
+from __future__ import annotations
+
+from berg.apiserver.registry.options import ListOptions
+from berg.apiserver.registry.registry import INDEXED_FIELDS, Registry
+from berg.machinery import status
+from berg.machinery.fields import FieldSelector
+from berg.machinery.resources import Resource
+from berg.storage.cacher import CacheEntry, Predicate
+
+_METADATA = frozenset(("metadata.name", "metadata.namespace"))
+
+
+class Selection:
+    """`key` is set when at most one object can match; `index` when an index holds all that can."""
+
+    def __init__(self, registry: Registry, resource: Resource, namespace: str, options: ListOptions) -> None:
+        self.namespace = namespace or None
+        self.labels = options.label_selector
+        self.fields = options.field_selector
+        self.strategy = registry.strategy
+        self.key: str | None = None
+        self.index: tuple[str, str] | None = None
+        if not self.fields.everything:
+            self._check_fields(resource)
+            name = self.fields.exact("metadata.name")
+            within = self.fields.exact("metadata.namespace")
+            if within is not None and self.namespace is None and registry.storage.namespaced:
+                self.namespace = within
+            if name is not None and (self.namespace or not registry.storage.namespaced):
+                self.key = registry.key(self.namespace or "", name)
+            for requirement in self.fields.requirements:
+                if requirement.equal and requirement.value and requirement.field in INDEXED_FIELDS:
+                    self.index = (requirement.field, requirement.value)
+        if self.index is None and (exact := self.labels.exact()) is not None:
+            self.index = ("label", f"{exact[0]}={exact[1]}")
+        self.predicate: Predicate | None = self._predicate()
+
+    def _check_fields(self, resource: Resource) -> None:
+        for requirement in self.fields.requirements:
+            field = requirement.field
+            if field not in _METADATA and field not in self.strategy.field_labels:
+                gvr = f"{resource.group}/{resource.version}, Resource={resource.plural}"
+                raise status.bad_request(
+                    f'Unable to find "{gvr}" that match label selector "{self.labels}", field selector '
+                    f'"{self.fields}": field label not supported: {field}'
+                )
+
+    def _predicate(self) -> Predicate | None:
+        if self.labels.everything and self.fields.everything:
+            return None
+        if self.fields.everything:
+            selector = self.labels
+            return lambda entry: selector.matches(entry.labels)
+        if self.labels.everything and all(r.field in _METADATA for r in self.fields.requirements):
+            return _matches_names(self.fields)
+        return self._matches
+
+    def _matches(self, entry: CacheEntry) -> bool:
+        if not self.labels.everything and not self.labels.matches(entry.labels):
+            return False
+        if self.fields.everything:
+            return True
+        known = self.strategy.selectable_fields(entry.obj)
+
+        def get(field: str) -> str:
+            if field == "metadata.name":
+                return entry.name
+            if field == "metadata.namespace":
+                return entry.namespace
+            return known.get(field, "")
+
+        return self.fields.matches(get)
+
+
+def _matches_names(selector: FieldSelector) -> Predicate:
+    return lambda entry: selector.matches(lambda f: entry.name if f == "metadata.name" else entry.namespace)

@@ -1,0 +1,178 @@
+"""All registries of a server, and what code inside the server sees of it: reads from memory, privileged writes.
+
+This is the `Api` of admission plugins and the `services` of strategies. `allocators` is where kinds keep what must
+exist once per server (cluster addresses, node ports).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from berg.apiserver.auth.authorization import Authorizer, AuthzAttributes
+from berg.apiserver.config import Config
+from berg.apiserver.http.message import User
+from berg.apiserver.registry import conversion
+from berg.apiserver.registry import create as creating
+from berg.apiserver.registry import delete as deleting
+from berg.apiserver.registry import update as updating
+from berg.apiserver.registry.call import Call
+from berg.apiserver.registry.registry import Registry, run_now
+from berg.apiserver.registry.strategy import Context, Strategy, strategy_of
+from berg.machinery.clock import Clock
+from berg.machinery.resources import Resource
+from berg.machinery.status import ApiError, Obj
+from berg.storage.cacher import Cacher
+
+SYSTEM = User("system:apiserver", groups=("system:masters", "system:authenticated"))
+
+
+class Services:
+    def __init__(self, config: Config, store: Any) -> None:
+        self.config = config
+        self.clock: Clock = config.clock
+        self.store = store
+        self.admission: Any = None
+        """the AdmissionChain, set by the server"""
+        self.authorizer: Authorizer | None = None
+        self.allocators: dict[str, Any] = {}
+        self.registries: dict[tuple[str, str], Registry] = {}
+        """(group, plural) → registry; several groups may share one"""
+
+    # ---- registries
+
+    def install(self, resources: Iterable[Resource]) -> None:
+        """Makes the registries of built-in resources; the first version of each is the preferred one."""
+        for resource in resources:
+            if "list" not in resource.verbs:
+                continue
+            name = (resource.group, resource.plural)
+            stored = conversion.STORED_AS.get(name, name)
+            registry = self.registries.get(stored)
+            if registry is None:
+                if stored != name:
+                    continue
+                registry = Registry(self, resource, strategy_of(resource))
+            elif conversion.STORAGE_VERSIONS.get(stored) == resource.version:
+                registry.storage = resource
+            registry.versions[resource.api_version] = resource
+            self.registries[name] = self.registries[stored] = registry
+
+    def registry(self, resource: Resource) -> Registry:
+        return self.registries[resource.group, resource.plural]
+
+    async def open_cacher(self, registry: Registry) -> Cacher:
+        from berg.storage.cacher import open_cacher
+
+        storage = registry.storage
+        cacher = open_cacher(
+            self.store,
+            registry.prefix,
+            namespaced=storage.namespaced,
+            api_version=storage.api_version,
+            kind=storage.kind,
+        )
+        await cacher.start()
+        return cacher
+
+    async def open(self, *resources: Resource) -> None:
+        for resource in resources:
+            await self.registry(resource).open()
+
+    async def close(self) -> None:
+        for registry in set(self.registries.values()):
+            await registry.close()
+
+    def ttl_s(self, registry: Registry) -> int:
+        return self.config.event_ttl_s if registry.storage.kind == "Event" else 0
+
+    # ---- reading
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Obj | None:
+        registry = self.registries.get((resource.group, resource.plural))
+        if registry is None:
+            return None
+        entry = _opened(registry).get(registry.key(namespace, name))
+        return None if entry is None else entry.obj
+
+    def list(self, resource: Resource, namespace: str | None = None) -> list[Obj]:
+        registry = self.registries.get((resource.group, resource.plural))
+        if registry is None:
+            return []
+        listing = run_now(_opened(registry).list(namespace=namespace))
+        return [e.obj for e in listing.entries]
+
+    def by_index(self, resource: Resource, index: str, value: str) -> list[Obj]:
+        """What an index of the cacher holds under `value`."""
+        listing = run_now(_opened(self.registry(resource)).list(index=(index, value)))
+        return [e.obj for e in listing.entries]
+
+    # ---- writing, as the server itself: past authorization and admission, through the strategies
+
+    def call(self, resource: Resource, namespace: str, name: str, *, subresource: str = "", user: User = SYSTEM) -> Call:
+        registry = self.registry(resource)
+        context = Context(
+            registry.storage, namespace, user, subresource, clock=self.clock, services=self
+        )
+        return Call(
+            registry,
+            resource,
+            namespace if registry.storage.namespaced else "",
+            name,
+            user,
+            context,
+            subresource,
+            field_manager="kube-apiserver",
+            admission=False,
+        )
+
+    async def create(self, resource: Resource, namespace: str, obj: Obj) -> Obj:
+        from berg.apiserver.registry import decoding
+
+        call = self.call(resource, namespace, (obj.get("metadata") or {}).get("name", ""))
+        obj = {"kind": resource.kind, "apiVersion": resource.api_version, **obj}
+        if call.namespace:
+            obj["metadata"] = {**obj["metadata"], "namespace": call.namespace}
+        obj = decoding.canonical(call.registry, obj, resource)
+        return (await creating.create(call, obj)).obj
+
+    async def update(self, resource: Resource, namespace: str, obj: Obj, subresource: str = "") -> Obj:
+        from berg.apiserver.registry import decoding
+
+        call = self.call(resource, namespace, obj["metadata"]["name"], subresource=subresource)
+        obj = decoding.canonical(call.registry, obj, resource)
+
+        async def replace(_: Obj | None) -> Obj:
+            return {**obj, "metadata": dict(obj["metadata"])}
+
+        return (await updating.update(call, replace)).entry.obj
+
+    async def delete(self, resource: Resource, namespace: str, name: str, options: Obj | None = None) -> None:
+        await deleting.delete(self.call(resource, namespace, name), options or {})
+
+    # ---- asking
+
+    async def authorize(
+        self,
+        user: User,
+        verb: str,
+        resource: Resource,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
+    ) -> bool:
+        assert self.authorizer is not None
+        asked = AuthzAttributes(
+            user, verb, resource.group, resource.version, resource.plural, subresource, namespace, name
+        )
+        return self.authorizer.authorize(asked).allowed
+
+    def strategy(self, resource: Resource) -> Strategy:
+        registry = self.registries.get((resource.group, resource.plural))
+        return registry.strategy if registry is not None else strategy_of(resource)
+
+
+def _opened(registry: Registry) -> Cacher:
+    if registry.cacher is None:
+        raise ApiError(503, "ServiceUnavailable", f"{registry.storage.plural} are not read yet")
+    return registry.cacher

@@ -1,0 +1,248 @@
+"""UPDATE: one loop for PUT, every kind of PATCH and every subresource that writes to its object.
+
+    the object now → what it shall become → managed fields → admission → strategy, validation → store
+
+If somebody else wrote in between, a change that names no resourceVersion is tried again on what is there now.
+
+Source: k8s.io/apiserver pkg/endpoints/handlers/update.go, pkg/registry/generic/registry/store.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+
+from berg.apiserver.admission.interface import UPDATE, Attributes
+from berg.apiserver.registry import create as creating
+from berg.apiserver.registry import fieldmanager, objectmeta
+from berg.apiserver.registry.call import Call
+from berg.apiserver.registry.entries import Unstored
+from berg.machinery import status
+from berg.machinery.status import Obj
+from berg.storage.cacher import CacheEntry, KeyMissing, RevisionConflict
+
+MAX_ATTEMPTS = 30
+
+Transform = Callable[[Obj | None], Awaitable[Obj]]
+"""from the object as it is (fresh, the transform's own; None when there is none) to what it shall become, both in
+the storage version; metadata.resourceVersion in the result is a precondition"""
+
+
+@dataclass(slots=True, frozen=True)
+class Updated:
+    entry: CacheEntry
+    created: bool = False
+
+
+async def update(
+    call: Call,
+    transform: Transform,
+    *,
+    may_create: bool = False,
+    tracked: bool = True,
+    admission_kind: tuple[str, str, str] | None = None,
+) -> Updated:
+    """Raises ApiError. `tracked` False: the transform has set managed fields itself (apply)."""
+    registry = call.registry
+    cacher = registry.cacher or await registry.open()
+    key = registry.key(call.namespace, call.name)
+    may_create = may_create or registry.strategy.allow_create_on_update
+    for _ in range(MAX_ATTEMPTS):
+        entry = cacher.get(key)
+        if entry is None:
+            if not may_create or call.subresource:
+                raise registry.not_found(call.name)
+            obj = await transform(None)
+            if obj["metadata"].get("uid"):
+                raise registry.conflict(call.name, _uid_mismatch(obj["metadata"]["uid"], ""))
+            return Updated(await creating.create(call, obj), created=True)
+        try:
+            return Updated(await _update_once(call, key, entry, transform, tracked, admission_kind))
+        except RevisionConflict as e:
+            # The cache may not have seen yet what the store knows: never decide on the old one again.
+            await cacher.wait_for(e.entry.revision)
+        except KeyMissing:
+            await cacher.consistent()
+            if cacher.get(key) is not None:
+                continue
+            raise registry.not_found(call.name) from None
+    raise registry.conflict(call.name)
+
+
+async def _update_once(
+    call: Call,
+    key: str,
+    entry: CacheEntry,
+    transform: Transform,
+    tracked: bool,
+    admission_kind: tuple[str, str, str] | None,
+) -> CacheEntry:
+    registry, strategy, context = call.registry, call.registry.strategy, call.context
+    old = entry.obj
+    obj = await transform(orjson.loads(entry.raw))
+    meta, old_meta = obj.setdefault("metadata", {}), old["metadata"]
+    _check_preconditions(call, meta, old_meta)
+    creating.dedup_owners(call, obj)
+    if tracked:
+        await fieldmanager.on_update(call, obj, old)
+    if call.admission:
+        await registry.services.admission.run_mutating(_attributes(call, obj, old, admission_kind))
+        creating.dedup_owners(call, obj)
+    _keep_what_only_the_server_writes(call, obj, old)
+    finish = await strategy.begin_update(context, obj, old) if not call.subresource else None
+    stored = False
+    try:
+        errors = objectmeta.validate_update(registry, obj, old)
+        if call.subresource == "status":
+            errors += strategy.validate_status_update(context, obj, old)
+        else:
+            errors += strategy.validate_update(context, obj, old)
+        if errors:
+            raise registry.invalid(meta.get("name") or "", errors)
+        context.warnings.extend(strategy.warnings(context, obj, old))
+        strategy.canonicalize(obj)
+        if call.admission:
+            await registry.services.admission.run_validating(_attributes(call, obj, old, admission_kind))
+        entry = await _store(call, key, entry, obj)
+        stored = not call.dry_run
+        return entry
+    finally:
+        if finish is not None:
+            finish(stored)
+
+
+def _check_preconditions(call: Call, meta: Obj, old_meta: Obj) -> None:
+    registry = call.registry
+    uid = meta.get("uid")
+    if uid and uid != old_meta.get("uid"):
+        raise registry.conflict(call.name, _uid_mismatch(uid, old_meta.get("uid", "")))
+    version = meta.get("resourceVersion") or ""
+    if version in ("", "0"):
+        if not registry.strategy.allow_unconditional_update:
+            error = status.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+            raise status.invalid(registry.storage.group, registry.storage.plural, call.name, [error])
+        meta["resourceVersion"] = old_meta["resourceVersion"]
+    elif version != old_meta["resourceVersion"]:
+        if not version.isdigit():
+            error = status.invalid_value("metadata.resourceVersion", version, "must be an unsigned integer")
+            raise registry.invalid(call.name, [error])
+        raise registry.conflict(call.name)
+
+
+def _uid_mismatch(wanted: str, found: str) -> str:
+    return f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+
+
+def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
+    """System metadata, the half of the object that this endpoint does not write, and the generation."""
+    strategy, context = call.registry.strategy, call.context
+    meta, old_meta = obj["metadata"], old["metadata"]
+    for field in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
+        if field in old_meta:
+            meta[field] = old_meta[field]
+        else:
+            meta.pop(field, None)
+    meta.pop("selfLink", None)
+    if call.subresource == "status":
+        _keep_all_but_status(obj, old)
+        strategy.prepare_status_update(context, obj, old)
+        return
+    if strategy.has_status and not call.subresource:
+        if "status" in old:
+            obj["status"] = old["status"]
+        else:
+            obj.pop("status", None)
+    strategy.prepare_for_update(context, obj, old)
+    if strategy.generation and _spec_differs(obj, old):
+        meta["generation"] = old_meta.get("generation", 0) + 1
+
+
+def _keep_all_but_status(obj: Obj, old: Obj) -> None:
+    new_status = obj.get("status")
+    new_meta = obj["metadata"]
+    obj.clear()
+    obj.update(orjson.loads(orjson.dumps(old)))
+    obj.pop("status", None)
+    if new_status is not None:
+        obj["status"] = new_status
+    meta = obj["metadata"]
+    meta["resourceVersion"] = new_meta.get("resourceVersion", "")
+    # /status writes status, and of the metadata what upstream's status strategies let through.
+    for field in ("annotations", "labels", "managedFields", "finalizers", "ownerReferences"):
+        if field in new_meta:
+            meta[field] = new_meta[field]
+        else:
+            meta.pop(field, None)
+
+
+def _spec_differs(obj: Obj, old: Obj) -> bool:
+    skipped = ("metadata", "status", "apiVersion", "kind")
+    return any(obj.get(k) != old.get(k) for k in obj.keys() | old.keys() if k not in skipped)
+
+
+async def _store(call: Call, key: str, entry: CacheEntry, obj: Obj) -> CacheEntry:
+    registry = call.registry
+    cacher = registry.cacher
+    assert cacher is not None
+    creating.prune_empty_meta(obj)
+    old = entry.obj
+    if should_delete(obj, old):
+        if not call.dry_run:
+            await cacher.delete(key, expected=entry.revision)
+            await registry.strategy.after_delete(call.context, obj)
+        return Unstored(key, obj, entry.revision)
+    if _same(obj, old):
+        return entry
+    if call.dry_run:
+        return Unstored(key, obj, entry.revision)
+    obj["metadata"].pop("resourceVersion", None)
+    return await cacher.update(key, obj, expected=entry.revision, ttl_s=registry.services.ttl_s(registry))
+
+
+def _same(obj: Obj, old: Obj) -> bool:
+    """Nothing but times in managed fields differs: upstream writes nothing, and so do we."""
+    if obj == old:
+        return True
+    new_fields, old_fields = obj["metadata"].get("managedFields"), old["metadata"].get("managedFields")
+    if new_fields == old_fields or len(new_fields or ()) != len(old_fields or ()):
+        return False
+    bare = [
+        [{k: v for k, v in f.items() if k != "time"} for f in fields or ()] for fields in (new_fields, old_fields)
+    ]
+    if bare[0] != bare[1]:
+        return False
+    kept = {**obj, "metadata": {**obj["metadata"], "managedFields": old_fields}}
+    return kept == old
+
+
+def should_delete(obj: Obj, old: Obj) -> bool:
+    """The last finalizer is gone from an object that was only waiting for that."""
+    return (
+        not obj["metadata"].get("finalizers")
+        and bool(old["metadata"].get("deletionTimestamp"))
+        and not old["metadata"].get("deletionGracePeriodSeconds")
+        and not (obj.get("kind") == "Namespace" and (obj.get("spec") or {}).get("finalizers"))
+    )
+
+
+def _attributes(call: Call, obj: Obj, old: Obj, kind: tuple[str, str, str] | None) -> Attributes:
+    return Attributes(
+        UPDATE,
+        call.registry.storage,
+        call.subresource,
+        call.namespace,
+        call.name,
+        obj,
+        old,
+        call.user,
+        call.options,
+        call.dry_run,
+        call.warnings,
+        call.audit_annotations,
+        kind,
+    )
+
+
+__all__ = ["Transform", "Updated", "should_delete", "update"]

@@ -1,0 +1,221 @@
+"""WATCH: first what is there (when asked for), then every change, each framed once for all who watch.
+
+A frame is `{"type":…,"object":…}` and a newline. Its bytes are kept for a while under (revision, key, type), so that
+a thousand watchers of a kind share them. A change that makes an object enter or leave the selection becomes ADDED
+or DELETED.
+
+Source: k8s.io/apiserver pkg/endpoints/handlers/watch.go, KEP-3157 (initial events), KEP-956 (bookmarks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+
+from berg.apiserver.http.message import Request, Response
+from berg.apiserver.registry import listing, negotiation, table
+from berg.apiserver.registry.options import ListOptions
+from berg.apiserver.registry.registry import Registry
+from berg.apiserver.registry.selection import Selection
+from berg.machinery import status
+from berg.machinery.codec import json as json_codec
+from berg.machinery.resources import Resource
+from berg.machinery.status import ApiError, Obj
+from berg.storage.cacher import CacheEntry, CacheEvent
+from berg.storage.fanout import Watcher
+from berg.storage.interface import RevisionCompacted
+
+BOOKMARK_S = 60.0
+KEPT_FRAMES = 512
+MAX_COALESCED = 100
+
+
+@dataclass(slots=True)
+class Watch:
+    """One watcher: what it wants and how it wants it written."""
+
+    request: Request
+    registry: Registry
+    resource: Resource
+    selection: Selection
+    options: ListOptions
+    accepted: negotiation.Accepted
+    include: str = ""
+    columns_sent: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """The stored bytes are what this watcher gets: frames are shared."""
+        return (
+            self.accepted.media_type == negotiation.JSON
+            and not self.accepted.shape
+            and self.registry.convert_custom is None
+            and self.registry.is_stored_as(self.resource)
+        )
+
+    # ---- frames
+
+    async def frame(self, type_: str, entry: CacheEntry, revision: int) -> bytes:
+        if self.plain:
+            frames = self.registry.frames
+            name = (revision, entry.key, type_)
+            found = frames.get(name)
+            if found is None:
+                raw = entry.raw
+                found = b'{"type":"%b","object":%b}\n' % (type_.encode(), raw)
+                if len(frames) >= KEPT_FRAMES:
+                    for old in list(frames)[: KEPT_FRAMES // 2]:
+                        del frames[old]
+                frames[name] = found
+            return found
+        return self._encode(type_, await self.registry.to_version(entry, self.resource))
+
+    def _encode(self, type_: str, obj: Obj) -> bytes:
+        shape = self.accepted.shape
+        if shape == "Table" and type_ != "ERROR":
+            metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+            first, self.columns_sent = not self.columns_sent, True
+            obj = table.table(
+                self.registry.strategy,
+                [obj],
+                metadata,
+                "Metadata" if type_ == "BOOKMARK" else self.include,
+                version=self.accepted.version,
+                with_columns=first,
+            )
+        elif shape == "PartialObjectMetadata" and type_ != "ERROR":
+            obj = table.partial(obj, self.accepted.version)
+        if self.accepted.media_type == negotiation.PROTOBUF:
+            from berg.machinery.codec import protobuf
+
+            return protobuf.dumps_watch_event(type_, obj)
+        return b'{"type":"%b","object":%b}\n' % (type_.encode(), json_codec.dumps(obj))
+
+    def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
+        metadata: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if initial_end:
+            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+        obj: Obj = {"kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": metadata}
+        return self._encode("BOOKMARK", obj)
+
+    def error(self, error: ApiError) -> bytes:
+        return self._encode("ERROR", error.to_status())
+
+    # ---- the stream
+
+    async def stream(self, after: int, initial: listing.Page | None) -> AsyncIterator[bytes]:
+        if initial is not None:
+            chunk: list[bytes] = []
+            for entry in initial.listing.entries:
+                chunk.append(await self.frame("ADDED", entry, entry.revision))
+                if len(chunk) >= MAX_COALESCED:
+                    yield b"".join(chunk)
+                    chunk.clear()
+            if self.options.send_initial_events and self.options.allow_bookmarks:
+                chunk.append(self.bookmark(after, initial_end=True))
+            if chunk:
+                yield b"".join(chunk)
+        else:
+            yield b""
+        cacher = self.registry.cacher
+        assert cacher is not None
+        try:
+            watcher = cast(Watcher, cacher.watch(after=after, namespace=self.selection.namespace, key=self.selection.key))
+        except RevisionCompacted as e:
+            yield self.error(status.expired(f"too old resource version: {after} ({e.compact_revision + 1})"))
+            return
+        loop = asyncio.get_running_loop()
+        end = loop.call_later(self._timeout_s(), watcher.close)
+        bookmarks: asyncio.TimerHandle | None = None
+
+        def offer_bookmark() -> None:
+            nonlocal bookmarks
+            watcher.offer((CacheEvent("BOOKMARK", cacher.revision, None),))
+            bookmarks = loop.call_later(BOOKMARK_S, offer_bookmark)
+
+        if self.options.allow_bookmarks:
+            bookmarks = loop.call_later(BOOKMARK_S * (0.9 + 0.1 * random.random()), offer_bookmark)
+        try:
+            async for events in watcher:
+                chunk = await self._frames(events)
+                if chunk:
+                    yield b"".join(chunk)
+        finally:
+            end.cancel()
+            if bookmarks is not None:
+                bookmarks.cancel()
+            watcher.close()
+
+    async def _frames(self, events: Sequence[CacheEvent]) -> list[bytes]:
+        predicate = self.selection.predicate
+        chunk: list[bytes] = []
+        for event in events:
+            type_, entry = event.type, event.entry
+            if entry is None:  # the cacher's bookmark
+                if self.options.allow_bookmarks:
+                    chunk.append(self.bookmark(event.revision))
+                continue
+            if predicate is not None:
+                new_type = _within(predicate, event)
+                if new_type is None:
+                    continue
+                type_ = new_type
+            chunk.append(await self.frame(type_, entry, event.revision))
+        return chunk
+
+    def _timeout_s(self) -> float:
+        if self.options.timeout_s:
+            return float(self.options.timeout_s)
+        least = self.registry.services.config.min_request_timeout_s
+        return least * (1.0 + random.random())
+
+
+def _within(predicate: Callable[[CacheEntry], bool], event: CacheEvent) -> str | None:
+    entry, previous = event.entry, event.previous
+    assert entry is not None
+    was = previous is not None and predicate(previous)
+    if event.type == "DELETED":
+        return "DELETED" if was or (previous is None and predicate(entry)) else None
+    now = predicate(entry)
+    if now:
+        return "MODIFIED" if was else "ADDED"
+    return "DELETED" if was else None
+
+
+async def watch(
+    request: Request, registry: Registry, resource: Resource, namespace: str, options: ListOptions
+) -> Response:
+    """Raises ApiError for what is wrong before the first event."""
+    accepted = negotiation.negotiate(
+        request, negotiation.OBJECT_SHAPES, (negotiation.JSON, negotiation.PROTOBUF, negotiation.YAML)
+    )
+    if accepted.media_type == negotiation.YAML:
+        raise status.not_acceptable([negotiation.JSON, negotiation.PROTOBUF + ";stream=watch"])
+    cacher = registry.cacher or await registry.open()
+    selection = Selection(registry, resource, namespace, options)
+    watcher = Watch(request, registry, resource, selection, options, accepted, table.included(request))
+    version = options.resource_version
+    initial: listing.Page | None = None
+    if options.send_initial_events or (version in ("", "0") and options.send_initial_events is None):
+        wanted = ListOptions(
+            options.label_selector,
+            options.field_selector,
+            version,
+            "NotOlderThan" if version not in ("", "0") else "",
+        )
+        initial = await listing.read(registry, selection, wanted)
+        after = initial.listing.revision
+    elif version in ("", "0"):
+        after = await cacher.consistent()
+    else:
+        after = int(version)
+    content_type = accepted.media_type
+    if accepted.media_type == negotiation.PROTOBUF:
+        content_type += ";stream=watch"
+    return Response(200, content_type=content_type, stream=watcher.stream(after, initial))
+
+

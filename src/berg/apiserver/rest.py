@@ -1,0 +1,112 @@
+"""From a resource request to the verb that answers it: which registry, which subresource, which method."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from berg.apiserver.http.message import Request, Response
+from berg.apiserver.registry import verbs
+from berg.apiserver.registry.registry import Registry
+from berg.apiserver.registry.services import Services
+from berg.apiserver.registry.views import view_of
+from berg.apiserver.requestinfo import RequestInfo
+from berg.machinery import status
+from berg.machinery.resources import Resource
+from berg.machinery.status import ApiError
+
+SubHandler = Callable[[Request, Registry, Resource], Awaitable[Response]]
+ActionHandler = Callable[[Request, Resource], Awaitable[Response]]
+
+
+class NotServed(Exception):
+    """No such path here; somebody else (an aggregated API) may know it."""
+
+
+class Resources:
+    """All that is served under `/api/v1` and `/apis/GROUP/VERSION`."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.table: dict[tuple[str, str, str], Resource] = {}
+        self.subresources: dict[tuple[str, str, str], SubHandler] = {}
+        """(group, plural, subresource) → handler, for those that are no view of their object"""
+        self.actions: dict[tuple[str, str], ActionHandler] = {}
+        """(group, plural) → handler, for resources that are only created and never stored (reviews)"""
+
+    def find(self, info: RequestInfo) -> Resource | None:
+        return self.table.get((info.api_group, info.api_version, info.resource))
+
+    async def handle(self, request: Request) -> Response:
+        """Raises NotServed, ApiError."""
+        info: RequestInfo = request.info
+        resource = self.table.get((info.api_group, info.api_version, info.resource))
+        if resource is None:
+            raise NotServed
+        if resource.namespaced:
+            if not info.namespace and (info.name and len(info.parts) > 1):
+                raise NotServed
+        elif info.namespace and info.resource != "namespaces":
+            raise NotServed
+        action = self.actions.get((resource.group, resource.plural))
+        if action is not None:
+            if request.method != "POST" or info.name:
+                raise _not_allowed(resource, info, request)
+            return await action(request, resource)
+        registry = self.services.registries[resource.group, resource.plural]
+        if info.subresource:
+            return await self._subresource(request, info, registry, resource)
+        return await _main(request, info, registry, resource)
+
+    async def _subresource(
+        self, request: Request, info: RequestInfo, registry: Registry, resource: Resource
+    ) -> Response:
+        handler = self.subresources.get((resource.group, resource.plural, info.subresource))
+        if handler is not None:
+            return await handler(request, registry, resource)
+        view = view_of(registry, resource, info.subresource)
+        if view is None or len(info.parts) > 3:
+            raise NotServed
+        sub = resource.subresources.get(info.subresource)
+        if sub is None or info.verb not in sub.verbs:
+            raise _not_allowed(resource, info, request)
+        match info.verb:
+            case "get":
+                return await verbs.get(request, registry, resource, view)
+            case "update":
+                return await verbs.update(request, registry, resource, view)
+            case _:
+                return await verbs.patch(request, registry, resource, view)
+
+
+async def _main(request: Request, info: RequestInfo, registry: Registry, resource: Resource) -> Response:
+    verb = info.verb
+    if len(info.parts) > 3:
+        raise NotServed
+    if verb == "get":
+        return await verbs.get(request, registry, resource)
+    if verb in ("list", "watch"):
+        return await verbs.list_(request, registry, resource)
+    if verb not in resource.verbs:
+        raise _not_allowed(resource, info, request)
+    if verb == "create":
+        if len(info.parts) > 1 or (resource.namespaced and not info.namespace):
+            raise _not_allowed(resource, info, request)
+        return await verbs.create(request, registry, resource)
+    if verb == "deletecollection":
+        if resource.namespaced and not info.namespace:
+            raise _not_allowed(resource, info, request)
+        return await verbs.delete_collection(request, registry, resource)
+    if len(info.parts) < 2:
+        raise _not_allowed(resource, info, request)
+    if verb == "update":
+        return await verbs.update(request, registry, resource)
+    if verb == "patch":
+        return await verbs.patch(request, registry, resource)
+    return await verbs.delete(request, registry, resource)
+
+
+def _not_allowed(resource: Resource, info: RequestInfo, request: Request) -> ApiError:
+    """What upstream's router says about a path that exists with other methods."""
+    error = status.method_not_supported(resource.group, resource.plural, info.verb or request.method)
+    error.message = "the server does not allow this method on the requested resource"
+    return error

@@ -1,0 +1,254 @@
+"""The API server: its parts put together, started in order, stopped in the reverse one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from berg.apiserver.auth import authentication, authorization
+from berg.apiserver.auth.rbac import RBACAuthorizer
+from berg.apiserver.chain import Chain
+from berg.apiserver.config import Config
+from berg.apiserver.discovery import Discovery
+from berg.apiserver.health import Health
+from berg.apiserver.http.message import Request, Response
+from berg.apiserver.http.server import HTTPServer, tls_context
+from berg.apiserver.paths import Paths
+from berg.apiserver.registry.services import Services
+from berg.apiserver.rest import Resources
+from berg.machinery.resources import Resource, builtin, resource
+from berg.machinery.status import Obj
+
+log = logging.getLogger(__name__)
+
+Hook = Callable[[Services], Awaitable[None]]
+
+HOOKS = (
+    ("start-system-namespaces-controller", "namespaces"),
+    ("rbac/bootstrap-roles", "rbac"),
+)
+"""post-start hooks: upstream's name, module in `hooks/`"""
+
+ALWAYS_OPEN = (
+    "namespaces",
+    "nodes",
+    "pods",
+    "secrets",
+    "serviceaccounts",
+    "roles.rbac.authorization.k8s.io",
+    "rolebindings.rbac.authorization.k8s.io",
+    "clusterroles.rbac.authorization.k8s.io",
+    "clusterrolebindings.rbac.authorization.k8s.io",
+)
+"""what authentication, authorization and admission read without waiting"""
+
+
+class APIServer:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.services: Services
+        self.resources: Resources
+        self.chain: Chain
+        self.health = Health()
+        self.port = config.secure_port
+        self._http: HTTPServer | None = None
+        self._own_store: Any = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hooks_left = {name for name, _ in HOOKS}
+        self._stopping = False
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Listening and ready: every post-start hook has run."""
+        config = self.config
+        if config.secure_port >= 0 or config.data_dir:
+            from berg.apiserver import pki
+
+            pki.ensure(config)
+        store = config.store
+        if store is None:
+            store = self._own_store = await self._open_store()
+        import berg.apiserver.kinds as kinds
+
+        for room in kinds.ROOMS:
+            import_module(f"berg.apiserver.kinds.{room}")
+        self.services = Services(config, store)
+        self.resources = Resources(self.services)
+        self._install(builtin().all)
+        await self.services.open(*(resource(name) for name in ALWAYS_OPEN))
+        self._build()
+        if config.secure_port >= 0:
+            await self._listen()
+        await self._run_hooks()
+
+    async def _open_store(self) -> Any:
+        from berg import storage
+
+        target = ",".join(self.config.etcd_servers)
+        if not target:
+            directory = Path(self.config.data_dir)
+            directory.mkdir(parents=True, exist_ok=True)
+            target = str(directory / "state.db")
+        store = storage.open(
+            target,
+            clock=self.config.clock,
+            ca_file=self.config.etcd_cafile,
+            cert_file=self.config.etcd_certfile,
+            key_file=self.config.etcd_keyfile,
+        )
+        await store.start()
+        return store
+
+    def _install(self, resources: list[Resource]) -> None:
+        self.services.install(resources)
+        for r in resources:
+            self.resources.table[r.group, r.version, r.plural] = r
+
+    def _build(self) -> None:
+        """The request chain and everything it asks."""
+        from berg.apiserver.admission.chain import AdmissionChain
+
+        config, services = self.config, self.services
+        services.admission = AdmissionChain(
+            services, enable=config.enable_admission_plugins, disable=config.disable_admission_plugins
+        )
+        self.rbac = RBACAuthorizer(self._rbac_objects)
+        services.authorizer = authorization.Union(self._authorizers())
+        self._watch_rbac()
+        self.discovery = Discovery(lambda: list(self.resources.table.values()), self._address)
+        self.paths = Paths(self.discovery, self.health)
+        self.authentication = self._authentication()
+        self.chain = Chain(
+            authentication=self.authentication,
+            authorizer=services.authorizer,
+            resources=self.resources,
+            paths=self.paths.handle,
+        )
+        self.health.add("ping", lambda: None)
+        self.health.add("log", lambda: None)
+        self.health.add("etcd", self._store_fault)
+        self.health.add("shutdown", lambda: "shutting down" if self._stopping else None, paths=("/readyz",))
+        for name, _ in HOOKS:
+            self.health.add(f"poststarthook/{name}", lambda name=name: "not finished" if name in self._hooks_left else None)  # type: ignore[misc]
+
+    def _store_fault(self) -> str | None:
+        fault = getattr(self.services.store, "fault", None)
+        return str(fault) if fault else None
+
+    def _address(self) -> str:
+        return f"{self.config.advertise_address or '127.0.0.1'}:{self.port}"
+
+    # ---- who, and what they may do
+
+    def _authentication(self) -> authentication.Authentication:
+        config = self.config
+        methods: list[authentication.Authenticator] = []
+        if config.requestheader_client_ca_file:
+            methods.append(
+                authentication.RequestHeader(
+                    config.requestheader_client_ca_file,
+                    config.requestheader_allowed_names,
+                    config.requestheader_username_headers,
+                    config.requestheader_group_headers,
+                    config.requestheader_extra_headers_prefix,
+                )
+            )
+        if config.client_ca_file:
+            methods.append(authentication.X509(config.client_ca_file))
+        tokens: list[authentication.TokenAuthenticator] = []
+        if config.token_auth_file:
+            tokens.append(authentication.TokenFile(config.token_auth_file))
+        from berg.apiserver.auth.serviceaccount import BootstrapTokens, ServiceAccountTokens
+
+        if config.service_account_key_file or config.service_account_signing_key_file:
+            self.service_account_tokens = ServiceAccountTokens(
+                signing_key_file=config.service_account_signing_key_file,
+                key_files=config.service_account_key_file,
+                issuers=config.service_account_issuer,
+                audiences=config.api_audiences,
+                lookup=self._lookup,
+                clock=config.clock,
+                check_objects=config.service_account_lookup,
+            )
+            tokens.append(self.service_account_tokens)
+        if config.enable_bootstrap_token_auth:
+            tokens.append(BootstrapTokens(self._lookup, config.clock))
+        self.bearer = authentication.Bearer(tokens)
+        methods.append(self.bearer)
+        return authentication.Authentication(methods, anonymous=config.anonymous_auth)
+
+    def _authorizers(self) -> list[authorization.Authorizer]:
+        known: dict[str, Callable[[], authorization.Authorizer]] = {
+            "RBAC": lambda: self.rbac,
+            "Node": self._node_authorizer,
+            "AlwaysAllow": authorization.AlwaysAllow,
+            "AlwaysDeny": authorization.AlwaysDeny,
+        }
+        return [known[mode]() for mode in self.config.authorization_mode]
+
+    def _node_authorizer(self) -> authorization.Authorizer:
+        from berg.apiserver.auth.node import NodeAuthorizer
+
+        return NodeAuthorizer(self.services)
+
+    def _lookup(self, plural: str, namespace: str, name: str) -> Obj | None:
+        return self.services.get(resource(plural), namespace, name)
+
+    def _rbac_objects(self, plural: str) -> list[Obj]:
+        return self.services.list(resource(f"{plural}.rbac.authorization.k8s.io"))
+
+    def _watch_rbac(self) -> None:
+        for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"):
+            registry = self.services.registry(resource(f"{plural}.rbac.authorization.k8s.io"))
+            registry.subscribe(lambda _: self.rbac.changed())
+
+    # ---- running
+
+    async def _listen(self) -> None:
+        config = self.config
+        authorities = [f for f in (config.client_ca_file, config.requestheader_client_ca_file) if f]
+        tls = tls_context(config.tls_cert_file, config.tls_private_key_file, authorities)
+        self._http = HTTPServer(
+            self.handle,
+            host=config.bind_address,
+            port=config.secure_port,
+            tls=tls,
+            max_body_bytes=config.max_request_body_bytes,
+        )
+        await self._http.start()
+        self.port = self._http.port
+        log.info("serving on https://%s:%d", config.bind_address, self.port)
+
+    async def _run_hooks(self) -> None:
+        for name, module in HOOKS:
+            run: Hook = import_module(f"berg.apiserver.hooks.{module}").run
+            await run(self.services)
+            self._hooks_left.discard(name)
+
+    async def handle(self, request: Request) -> Response:
+        return await self.chain.handle(request)
+
+    def spawn(self, coroutine: Any) -> None:
+        """Runs beside the server until it stops."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._http is not None:
+            await self._http.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "services"):
+            await self.services.close()
+        if self._own_store is not None:
+            await self._own_store.close()
+
+
