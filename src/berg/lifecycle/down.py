@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Sequence
 
 from berg.lifecycle import kubeconfig
-from berg.lifecycle.errors import LifecycleError
+from berg.lifecycle.errors import BadDataDir, LifecycleError
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.registry import supervisor_of
 from berg.lifecycle.spec import ClusterSpec
@@ -50,14 +50,22 @@ def _end(pid: int, patience_s: float) -> None:
         os.close(fd)
 
 
-def down(layout: Layout, *, purge: bool, cleaners: Sequence[Cleaner]) -> ClusterSpec:
-    """Raises NotThere for a cluster that never was."""
-    spec = ClusterSpec.read(layout.require().spec)
+def down(layout: Layout, *, purge: bool, cleaners: Sequence[Cleaner]) -> None:
+    """Raises NotThere for a cluster that never was, and BadDataDir when its spec can't be read, unless it is
+    purged: then the directory goes, and what only the spec could tell of is left to the machine's next start.
+    """
+    layout.require()
+    spec = None
+    try:
+        spec = ClusterSpec.read(layout.spec)
+    except BadDataDir:
+        if not purge:
+            raise
     stop_processes(layout)
-    for clean in cleaners:
-        clean(layout, spec)
+    if spec:
+        for clean in cleaners:
+            clean(layout, spec)
     shutil.rmtree(layout.run, ignore_errors=True)
     if purge:
-        kubeconfig.remove(kubeconfig.user_path(), spec.context)
+        kubeconfig.remove(kubeconfig.user_path(), spec.context if spec else f"berg-{layout.root.name}")
         shutil.rmtree(layout.root)
-    return spec

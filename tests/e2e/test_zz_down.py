@@ -1,0 +1,69 @@
+"""After `berg down` the machine is as it was. Last by name: it ends a cluster of its own, made and filled here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cluster
+
+pytestmark = [pytest.mark.root, pytest.mark.judge]
+
+BOX = "registry.k8s.io/e2e-test-images/busybox:1.0"
+
+
+def traces() -> dict[str, set[str]]:
+    """All that a cluster may leave in the kernel or the process table."""
+
+    def lines(*command: str) -> set[str]:
+        return set(subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines())
+
+    return {
+        "processes": {
+            line for line in lines("ps", "-eo", "pid=,args=") if "berg" in line and str(os.getpid()) not in line
+        },
+        "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
+        "links": {line.split(": ")[1].partition("@")[0] for line in lines("ip", "-o", "link")},
+        "namespaces": {p.name for p in Path("/run/netns").glob("*")},
+        "rules": {line for line in lines("nft", "list", "tables")},
+        "routes": lines("ip", "route"),
+        "cgroups": {
+            str(p) for p in Path("/sys/fs/cgroup").glob("*/*") if p.is_dir() and ("berg" in p.name or "kube" in p.name)
+        }
+        | {str(p) for p in Path("/sys/fs/cgroup").glob("*") if p.is_dir() and ("berg" in p.name or "kube" in p.name)},
+    }
+
+
+@pytest.fixture
+def second(tmp_path: Path, images: Path) -> Iterator[Cluster]:
+    environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig"), "BERG_HOME": str(tmp_path)}
+    made = Cluster("second", tmp_path / "second", tmp_path / "kubeconfig", environment)
+    yield made
+    made.berg("down", "--name", "second", "--purge", check=False)
+
+
+def test_nothing_is_left(second: Cluster, images: Path) -> None:
+    before = traces()
+    second.berg("up", "--name", "second", "--runtime", "berg", "--wait", "120", timeout=180)
+    second.berg("image", "import", "--name", "second", str(next(images.glob("*busybox*"))))
+    second.kubectl("create", "deployment", "web", f"--image={BOX}", "--replicas=2", "--", "sleep", "3600")
+    second.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    second.kubectl("expose", "deployment", "web", "--port=80")
+    during = traces()
+    assert all(during[k] > before[k] for k in ("processes", "mounts", "links", "rules", "cgroups")), "the test sees"
+
+    second.berg("down", "--name", "second")
+
+    after = traces()
+    assert {k: after[k] - before[k] for k in after if after[k] - before[k]} == {}
+    assert (second.directory / "store").exists(), "data stay"
+
+    second.berg("up", "--name", "second", "--wait", "120", timeout=180)
+    second.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    second.berg("down", "--name", "second", "--purge")
+    assert not second.directory.exists()
+    assert "berg-second" not in second.kubeconfig.read_text()
