@@ -29,7 +29,7 @@ def traces() -> dict[str, set[str]]:
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
         "links": {line.split(": ")[1].partition("@")[0] for line in lines("ip", "-o", "link")},
         "namespaces": {p.name for p in Path("/run/netns").glob("*")},
-        "rules": {line for line in lines("nft", "list", "tables")},
+        "rules": lines("nft", "list", "tables"),
         "routes": lines("ip", "route"),
         "cgroups": {
             str(p) for p in Path("/sys/fs/cgroup").glob("*/*") if p.is_dir() and ("berg" in p.name or "kube" in p.name)
