@@ -15,10 +15,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from berg.client.transport import HTTPTransport, Token, TokenFile
 from berg.machinery.status import Obj
+
+if TYPE_CHECKING:
+    from berg.client.rest import Client
 
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 FILE_FIELDS = {
@@ -179,6 +182,15 @@ class Kubeconfig:
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+def client_from(path: str | os.PathLike[str], context: str | None = None, *, server: str = "", **kw: Any) -> Client:
+    """A client as a kubeconfig says; `server` overrides its address, the rest goes to `Client`."""
+    from berg.client.rest import Client
+
+    endpoint = Kubeconfig.load(path).endpoint(context)
+    endpoint.server = server or endpoint.server
+    return Client(endpoint.transport(), **kw)
 
 
 def in_cluster() -> Endpoint:

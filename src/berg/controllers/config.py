@@ -19,7 +19,8 @@ class Config:
     leader_elect_resource_namespace: str = "kube-system"
 
     cluster_name: str = "kubernetes"
-    allocate_node_cidrs: bool = False
+    allocate_node_cidrs: bool | None = None
+    """None: when there is a cluster_cidr"""
     cluster_cidr: str = ""
     service_cluster_ip_range: str = ""
     node_cidr_mask_size_ipv4: int = 24
@@ -55,3 +56,10 @@ class Config:
 
     concurrent_syncs: dict[str, int] = field(default_factory=dict)
     """workers by the controller's name, where it is not the controller's own number"""
+
+    def root_ca(self) -> bytes:
+        """The certificates by which pods know the API server, empty when none are given."""
+        if self.root_ca_data or not self.root_ca_file:
+            return self.root_ca_data
+        with open(self.root_ca_file, "rb") as f:
+            return f.read()

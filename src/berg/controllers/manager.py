@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from importlib import import_module
 
 from berg.client.controller import Controller
@@ -23,9 +24,22 @@ from berg.machinery.clock import Clock, RealClock
 log = logging.getLogger(__name__)
 
 CONTROLLERS: dict[str, str] = {
+    "serviceaccount-token-controller": "serviceaccount_tokens:TokenController",
+    "endpoints-controller": "endpoints:EndpointsController",
+    "endpointslice-controller": "endpointslice:EndpointSliceController",
+    "endpointslice-mirroring-controller": "endpointslicemirroring:EndpointSliceMirroringController",
+    "replicationcontroller-controller": "replicaset:ReplicationControllerController",
+    "pod-garbage-collector-controller": "podgc:PodGarbageCollector",
+    "namespace-controller": "namespace:NamespaceController",
+    "serviceaccount-controller": "serviceaccount:ServiceAccountController",
+    "garbage-collector-controller": "garbagecollector:GarbageCollector",
     "deployment-controller": "deployment:DeploymentController",
     "replicaset-controller": "replicaset:ReplicaSetController",
-    "replicationcontroller-controller": "replicaset:ReplicationControllerController",
+    "node-ipam-controller": "nodeipam:NodeIpamController",
+    "node-lifecycle-controller": "nodelifecycle:NodeLifecycleController",
+    "taint-eviction-controller": "tainteviction:TaintEvictionController",
+    "root-ca-certificate-publisher-controller": "rootca:RootCAPublisher",
+    "legacy-serviceaccount-token-cleaner-controller": "serviceaccount_tokens:LegacyTokenCleaner",
 }
 DISABLED_BY_DEFAULT = frozenset({"bootstrap-signer-controller", "token-cleaner-controller"})
 
@@ -51,13 +65,20 @@ def chosen(controllers: list[str]) -> list[str]:
 
 
 class ControllerManager:
-    def __init__(self, client: Client, config: Config | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        config: Config | None = None,
+        *,
+        clock: Clock | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
         self.client, self.config = client, config or Config()
         self.clock: Clock = clock or RealClock()
         self.names = chosen(self.config.controllers)
         self.controllers: dict[str, Controller] = {}
-        self.lost = asyncio.Event()
-        """set when the lease was lost: the process should end"""
+        self._on_lost = on_lost
+        self._stopping = False
         self._ctx: Context | None = None
         self._elector: LeaderElector | None = None
 
@@ -82,6 +103,7 @@ class ControllerManager:
         self._elector.start()
 
     async def stop(self) -> None:
+        self._stopping = True
         if self._elector is not None:
             await self._elector.stop()
         await self._halt()
@@ -106,4 +128,5 @@ class ControllerManager:
 
     async def _lose(self) -> None:
         await self._halt()
-        self.lost.set()
+        if self._on_lost is not None and not self._stopping:
+            self._on_lost()
