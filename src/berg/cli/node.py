@@ -1,0 +1,110 @@
+"""One real node's components, put together: runtime, network, kubelet, proxy, DNS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from berg.client.rest import Client
+from berg.dns.server import Config as DNSConfig
+from berg.dns.server import DNSServer
+from berg.kubelet.config import KubeletConfig
+from berg.kubelet.kubelet import Kubelet
+from berg.lifecycle.layout import Layout
+from berg.lifecycle.spec import ClusterSpec, NodeSpec
+from berg.network.network import Config as NetworkConfig
+from berg.network.network import Network
+from berg.proxy.proxy import Config as ProxyConfig
+from berg.proxy.proxy import Proxy
+
+
+def proxy_table(spec: ClusterSpec) -> str:
+    """Clusters on one machine must not share a table."""
+    return "kube-proxy" if spec.index == 0 else f"kube-proxy-{spec.index}"
+
+
+def runtime_state(layout: Layout, node: NodeSpec) -> Path:
+    """What a reboot ends lies where a reboot clears it."""
+    return Path("/run/berg") / layout.root.name / node.name
+
+
+def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
+    def client(who: str) -> Client:
+        return Client.from_kubeconfig(str(layout.kubeconfig(who)))
+
+    home = layout.node(node.name)
+    network = Network(
+        client("network"), NetworkConfig(node.name, home), lambda cidr: pod_network(layout, spec, node, cidr)
+    )
+    runtime, parts = _runtime(layout, spec, node, network)
+    kubelet = Kubelet(client(f"kubelet-{node.name}"), runtime, kubelet_config(layout, spec, node))
+    network.changed = kubelet.state.recheck
+    proxy = Proxy(
+        client("proxy"),
+        ProxyConfig(
+            node_name=node.name,
+            table=proxy_table(spec),
+            cluster_cidrs=(spec.pod_cidr,),
+            healthz_port=10256 if spec.index == 0 else 0,
+            metrics_port=10249 if spec.index == 0 else 0,
+        ),
+    )
+    dns = DNSServer(
+        client("dns"),
+        DNSConfig(node_name=node.name, listen_address=node.address, port=0, publish_address=node.address),
+    )
+    return [*parts, network, kubelet, proxy, dns]
+
+
+def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec, cidr: str) -> Any:
+    from berg.network.cni.bridge import BridgeNetwork
+
+    return BridgeNetwork(
+        pod_cidr=cidr,
+        cluster_cidr=spec.pod_cidr,
+        bridge=spec.bridge,
+        table=f"berg-{spec.name}",
+        state_dir=layout.node(node.name) / "cni",
+    )
+
+
+def _runtime(layout: Layout, spec: ClusterSpec, node: NodeSpec, network: Network) -> tuple[Any, list[Any]]:
+    if spec.runtime == "containerd":
+        from berg.runtime.remote import RemoteRuntime
+
+        remote = RemoteRuntime(spec.containerd_socket)
+        return remote, [remote]
+    from berg.cli.image_service import ImageService
+    from berg.runtime.own.config import OwnConfig
+    from berg.runtime.own.runtime import BergRuntime
+
+    own = BergRuntime(
+        OwnConfig(
+            root=str(layout.node(node.name) / "runtime"),
+            state=str(runtime_state(layout, node)),
+            default_cgroup_parent=f"/berg-{spec.name}",
+        ),
+        network,
+    )
+    return own, [own, ImageService(layout.run / f"images-{node.name}.sock", own.images)]
+
+
+def kubelet_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> KubeletConfig:
+    home, pki = layout.node(node.name) / "kubelet", layout.pki
+    return KubeletConfig(
+        node_name=node.name,
+        node_ip=node.address,
+        root_dir=str(home),
+        pod_logs_dir=str(home / "pod-logs"),
+        container_log_links_dir=str(home / "container-logs"),
+        port=node.kubelet_port,
+        healthz_port=10248 if spec.index == 0 else 0,
+        tls_cert_file=str(pki / f"kubelet-{node.name}-serving.crt"),
+        tls_private_key_file=str(pki / f"kubelet-{node.name}-serving.key"),
+        client_ca_file=str(pki / "ca.crt"),
+        static_pod_path=str(home / "manifests"),
+        cluster_dns=[spec.dns_address],
+        cluster_domain="cluster.local",
+        cgroup_root=f"/berg-{spec.name}",
+        fail_swap_on=False,
+    )
