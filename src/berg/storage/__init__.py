@@ -23,7 +23,6 @@ def open(
     quota_bytes: int = 8 << 30,
     compaction_interval_s: float = 300.0,
     history_bytes: int = DEFAULT_HISTORY_BYTES,
-    prefix: str = "",
     ca_file: str = "",
     cert_file: str = "",
     key_file: str = "",
@@ -33,7 +32,16 @@ def open(
     The embedded engine also compacts before its time when the history it keeps grows beyond `history_bytes`.
     """
     if "://" in target:
-        raise ValueError(f"{target}: the etcd engine is not there yet")
+        from berg.storage.etcd.client import EtcdStore
+
+        return EtcdStore(
+            target.split(","),
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            clock=clock,
+            compaction_interval_s=compaction_interval_s,
+        )
     from berg.storage.embedded.engine import EmbeddedStore
 
     path = None if target in ("memory:", ":memory:") else Path(target.removeprefix("file:"))

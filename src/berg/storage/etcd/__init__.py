@@ -1,0 +1,1 @@
+"""The etcd engine: the store's contract over a real etcd cluster's gRPC API."""
