@@ -12,7 +12,7 @@ def containers(layout: Layout, spec: ClusterSpec) -> None:
         return
     import asyncio
 
-    from berg.cli.node import runtime_state
+    from berg.cli.node import cgroup_root, runtime_state
     from berg.runtime.own.config import OwnConfig
     from berg.runtime.own.destroy import destroy
 
@@ -20,7 +20,7 @@ def containers(layout: Layout, spec: ClusterSpec) -> None:
         config = OwnConfig(
             root=str(layout.node(node.name) / "runtime"),
             state=str(runtime_state(layout, node)),
-            default_cgroup_parent=f"/berg-{spec.name}",
+            default_cgroup_parent=cgroup_root(spec, node),
         )
         asyncio.run(destroy(config))
 
@@ -29,6 +29,7 @@ def networks(layout: Layout, spec: ClusterSpec) -> None:
     if spec.runtime == "sim":
         return
     from berg.cli.node import proxy_table
+    from berg.lifecycle import hostnet
     from berg.network import routes
     from berg.network.cni.bridge import destroy
     from berg.proxy.proxy import cleanup
@@ -36,6 +37,7 @@ def networks(layout: Layout, spec: ClusterSpec) -> None:
     destroy(bridge=spec.bridge, table=f"berg-{spec.name}")
     cleanup(proxy_table(spec))
     routes.flush()
+    hostnet.remove(spec)
 
 
 CLEANERS: list[Cleaner] = [containers, networks]

@@ -28,6 +28,11 @@ def runtime_state(layout: Layout, node: NodeSpec) -> Path:
     return Path("/run/berg") / layout.root.name / node.name
 
 
+def cgroup_root(spec: ClusterSpec, node: NodeSpec) -> str:
+    """Nodes on one machine must not take one another's groups for orphans."""
+    return f"/berg-{spec.name}/{node.name}"
+
+
 def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
     def client(who: str) -> Client:
         return Client.from_kubeconfig(str(layout.kubeconfig(who)))
@@ -82,7 +87,7 @@ def _runtime(layout: Layout, spec: ClusterSpec, node: NodeSpec, network: Network
         OwnConfig(
             root=str(layout.node(node.name) / "runtime"),
             state=str(runtime_state(layout, node)),
-            default_cgroup_parent=f"/berg-{spec.name}",
+            default_cgroup_parent=cgroup_root(spec, node),
         ),
         network,
     )
@@ -105,6 +110,6 @@ def kubelet_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> Kubelet
         static_pod_path=str(home / "manifests"),
         cluster_dns=[spec.dns_address],
         cluster_domain="cluster.local",
-        cgroup_root=f"/berg-{spec.name}",
+        cgroup_root=cgroup_root(spec, node),
         fail_swap_on=False,
     )

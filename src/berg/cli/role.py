@@ -187,6 +187,7 @@ def main() -> int:
     import uvloop
 
     from berg.cli.logsetup import to_files
+    from berg.lifecycle import hostnet
     from berg.lifecycle.up import roles
 
     role, root = sys.argv[1], Path(sys.argv[2])
@@ -194,7 +195,10 @@ def main() -> int:
     spec = ClusterSpec.read(layout.spec)
     kind, _, name = role.partition("-")
     table = LOGS[kind]
-    to_files(layout.logs, table, next(iter(table.values())))
+    suffix = f"-{name}" if kind == "node" and name != spec.nodes[0].name else ""
+    to_files(layout.logs, {k: v + suffix for k, v in table.items()}, next(iter(table.values())) + suffix)
+    if netns := next((n.netns for n in spec.nodes if kind == "node" and n.name == name), ""):
+        hostnet.enter(netns)
     build = ROLES[role] if role in ROLES else node(name)
     try:
         uvloop.run(serve(lambda: build(layout, spec), root, roles(spec)))

@@ -81,16 +81,17 @@ def ensure(layout: Layout, spec: ClusterSpec) -> None:
         key = pki.new_rsa_key()
         pki.write_private(layout.pki / "sa.key", pki.key_pem(key))
         (layout.pki / "sa.pub").write_bytes(pki.public_pem(key))
-    server = f"https://127.0.0.1:{spec.api_port}"
+    several = any(n.netns for n in spec.nodes)
+    here = f"https://127.0.0.1:{spec.api_port}"
+    everywhere = f"https://{spec.advertise_address}:{spec.api_port}" if several else here
     for who in identities(spec):
         pair = _kept(layout, who) or authorities[who.authority].issue(
             who.common_name, who.organizations, names=who.names, server=who.server, client=who.client
         )
         pair.write(layout.pki, who.file)
         if who.kubeconfig:
-            remote = any(n.netns and who.file.startswith(f"kubelet-{n.name}") for n in spec.nodes)
-            address = f"https://{spec.advertise_address}:{spec.api_port}" if remote else server
-            config = client_config(spec.context, address, authorities["ca"].certificate, pair)
+            server = here if who.kubeconfig == "admin" else everywhere
+            config = client_config(spec.context, server, authorities["ca"].certificate, pair)
             write_config(layout.kubeconfig(who.kubeconfig), config)
 
 

@@ -22,7 +22,6 @@ class NodeSpec:
 
     name: str
     address: str
-    pod_cidr: str
     kubelet_port: int = 10250
     netns: str = ""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from berg.lifecycle import host
+from berg.lifecycle import host, hostnet
 from berg.lifecycle.errors import BadDataDir, LifecycleError, NameInUse, PortTaken
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.probe import Probe
@@ -69,11 +69,11 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
             spec.api_port = _port(options, spec.api_port)
             spec.sim_nodes = options.sim_nodes or spec.sim_nodes
             address = host.address()
-            if spec.advertise_address != address:
+            if len(spec.nodes) < 2 and spec.advertise_address != address:
                 progress.note(f"The machine's address is now {address} (was {spec.advertise_address})")
                 spec.advertise_address = address
                 for node in spec.nodes:
-                    node.address = address if not node.netns else node.address
+                    node.address = address
             spec.write(layout.spec)
         return spec
     if any(layout.store.glob("*")) if layout.store.is_dir() else False:
@@ -93,14 +93,25 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
         containerd_socket=options.containerd_socket,
     )
     if runtime != "sim":
-        spec.nodes = [NodeSpec(host.hostname(), address, "", kubelet_port=host.free_port(10250))]
-        if options.nodes > 1:
-            raise LifecycleError(
-                "more than one real node on a machine is not built yet", "Use --sim-nodes N for simulated ones."
-            )
+        spec.nodes = _nodes_wanted(spec, options.nodes)
+        spec.advertise_address = spec.nodes[0].address
     layout.make()
     spec.write(layout.spec)
     return spec
+
+
+def _nodes_wanted(spec: ClusterSpec, count: int) -> list[NodeSpec]:
+    """The machine itself, and network namespaces for the rest."""
+    first = host.hostname()
+    if count == 1:
+        return [NodeSpec(first, spec.advertise_address, kubelet_port=host.free_port(10250))]
+    if spec.runtime == "containerd":
+        raise LifecycleError("one containerd serves one node", "Use --runtime berg for more, or --sim-nodes.")
+    nodes = [NodeSpec(first, hostnet.address(spec.index, 1), kubelet_port=host.free_port(10250))]
+    for number in range(2, count + 1):
+        name = f"{first}-{number}"
+        nodes.append(NodeSpec(name, hostnet.address(spec.index, number), netns=f"berg-{spec.name}-{number}"))
+    return nodes
 
 
 def _port(options: Options, preferred: int) -> int:
@@ -125,6 +136,7 @@ def start(layout: Layout, spec: ClusterSpec) -> bool:
             f"only {free >> 20} MiB are free under {layout.root}", "Make room, or choose another place with --data-dir."
         )
     certs.ensure(layout, spec)
+    hostnet.ensure(spec)
     if supervisor_of(layout.root):
         return False
     spawn(layout.root, roles(spec))
@@ -140,10 +152,11 @@ def wait(layout: Layout, spec: ClusterSpec, wait_s: float, progress: Progress) -
         _check(deadline, layout, "apiserver", "the API did not become ready")
         time.sleep(0.02)
     progress.step("Waiting for the node")
-    while not (ready := _node_ready(probe)):
+    wanted = len(spec.nodes) or 1
+    while len(ready := _ready_nodes(probe)) < wanted:
         _check(deadline, layout, "node", _why_not_ready(probe))
         time.sleep(0.05)
-    progress.note(f"Node {ready} is Ready")
+    progress.note(f"Ready: {', '.join(ready[:10])}")
     if spec.runtime != "sim":
         progress.step("Waiting for DNS")
         while not dns_answers(spec.dns_address):
@@ -151,11 +164,12 @@ def wait(layout: Layout, spec: ClusterSpec, wait_s: float, progress: Progress) -
             time.sleep(0.05)
 
 
-def _node_ready(probe: Probe) -> str:
-    for node in _nodes(probe):
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ())):
-            return str(node["metadata"]["name"])
-    return ""
+def _ready_nodes(probe: Probe) -> list[str]:
+    return [
+        node["metadata"]["name"]
+        for node in _nodes(probe)
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
+    ]
 
 
 def _why_not_ready(probe: Probe) -> str:
@@ -168,7 +182,7 @@ def _why_not_ready(probe: Probe) -> str:
 
 def _nodes(probe: Probe) -> list[dict[str, Any]]:
     try:
-        return (probe.get_json("/api/v1/nodes?limit=10") or {}).get("items") or []
+        return (probe.get_json("/api/v1/nodes?limit=30") or {}).get("items") or []
     except OSError:
         return []
 

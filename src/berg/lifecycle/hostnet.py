@@ -1,0 +1,103 @@
+"""More than one node on one machine: each further node is a network namespace of its own, joined by a bridge.
+
+    host (first node)  172.30.INDEX.1 ── bridge bergINDEX-n ── veth ── 172.30.INDEX.2  (namespace berg-NAME-NODE)
+
+To the cluster these are hosts like any other: their own addresses, ports, rules and routes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+from berg.lifecycle.spec import ClusterSpec, NodeSpec
+
+_CLONE_NEWNET = 0x40000000
+
+
+def address(index: int, number: int) -> str:
+    """The address of the cluster's node `number`, counted from 1."""
+    return f"172.30.{index}.{number}"
+
+
+def node_bridge(spec: ClusterSpec) -> str:
+    return f"{spec.bridge}-n"
+
+
+def ensure(spec: ClusterSpec) -> None:
+    """Makes what is missing; repairs nothing that is there. Needs root."""
+    remote = [n for n in spec.nodes if n.netns]
+    if not remote:
+        return
+    from pyroute2 import IPRoute, netns
+
+    with IPRoute() as ip:
+        bridge = _link(ip, node_bridge(spec), kind="bridge")
+        _address(ip, bridge, spec.nodes[0].address)
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for node in remote:
+            if node.netns not in netns.listnetns():
+                netns.create(node.netns)
+                _connect(ip, bridge, spec, node)
+
+
+def _connect(ip: Any, bridge: int, spec: ClusterSpec, node: NodeSpec) -> None:
+    from pyroute2 import NetNS
+
+    number = node.address.rpartition(".")[2]
+    outside = f"{spec.bridge}-v{number}"
+    if found := ip.link_lookup(ifname=outside):
+        ip.link("del", index=found[0])
+    ip.link("add", ifname=outside, kind="veth", peer={"ifname": "eth0", "net_ns_fd": node.netns})
+    ip.link("set", index=ip.link_lookup(ifname=outside)[0], master=bridge, state="up")
+    with NetNS(node.netns) as inner:
+        inner.link("set", index=inner.link_lookup(ifname="lo")[0], state="up")
+        inside = inner.link_lookup(ifname="eth0")[0]
+        inner.link("set", index=inside, state="up")
+        _address(inner, inside, node.address)
+        inner.route("replace", dst="default", gateway=spec.nodes[0].address)
+
+
+def _link(ip: Any, name: str, **kind: Any) -> int:
+    if not ip.link_lookup(ifname=name):
+        ip.link("add", ifname=name, **kind)
+    index = int(ip.link_lookup(ifname=name)[0])
+    ip.link("set", index=index, state="up")
+    return index
+
+
+def _address(ip: Any, index: int, address: str) -> None:
+    held = [a.get_attr("IFA_ADDRESS") for a in ip.get_addr(index=index, family=2)]
+    if address not in held:
+        ip.addr("add", index=index, address=address, prefixlen=24)
+
+
+def enter(name: str) -> None:
+    """This process into the namespace. For a process with one thread only."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    try:
+        if libc.setns(fd, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"entering the network namespace {name}")
+    finally:
+        os.close(fd)
+
+
+def remove(spec: ClusterSpec) -> None:
+    """Takes all of it away; it is fine when there is none."""
+    remote = [n for n in spec.nodes if n.netns]
+    if not remote:
+        return
+    from pyroute2 import IPRoute, netns
+
+    for node in remote:
+        if node.netns in netns.listnetns():
+            netns.remove(node.netns)
+    with IPRoute() as ip:
+        for node in remote:
+            for index in ip.link_lookup(ifname=f"{spec.bridge}-v{node.address.rpartition('.')[2]}"):
+                ip.link("del", index=index)
+        for index in ip.link_lookup(ifname=node_bridge(spec)):
+            ip.link("del", index=index)
