@@ -1,6 +1,6 @@
 """Packs upstream's default roles and bindings (data: names and rules) into the API server's data file.
 
-    python tools/build_rbac.py DIRECTORY     with cluster-roles.yaml, cluster-role-bindings.yaml, …
+python tools/build_rbac.py DIRECTORY     with cluster-roles.yaml, cluster-role-bindings.yaml, …
 """
 
 from __future__ import annotations

@@ -133,5 +133,3 @@ def not_found_page() -> Response:
         "text/plain; charset=utf-8",
         {"X-Content-Type-Options": "nosniff"},
     )
-
-

@@ -44,9 +44,7 @@ class Config:
     proxy_client_key_file: str = ""
     service_account_key_file: list[str] = field(default_factory=list)
     service_account_signing_key_file: str = ""
-    service_account_issuer: list[str] = field(
-        default_factory=lambda: ["https://kubernetes.default.svc.cluster.local"]
-    )
+    service_account_issuer: list[str] = field(default_factory=lambda: ["https://kubernetes.default.svc.cluster.local"])
     service_account_jwks_uri: str = ""
     api_audiences: list[str] = field(default_factory=list)
     service_account_max_token_expiration_s: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import verbs
@@ -28,8 +29,8 @@ class Resources:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.table: dict[tuple[str, str, str], Resource] = {}
-        self.subresources: dict[tuple[str, str, str], SubHandler] = {}
-        """(group, plural, subresource) → handler, for those that are no view of their object"""
+        self.rooms: dict[tuple[str, str, str], str] = {}
+        """(group, plural, subresource) → module in `subresources/`, for those that are no view of their object"""
         self.actions: dict[tuple[str, str], ActionHandler] = {}
         """(group, plural) → handler, for resources that are only created and never stored (reviews)"""
 
@@ -60,8 +61,11 @@ class Resources:
     async def _subresource(
         self, request: Request, info: RequestInfo, registry: Registry, resource: Resource
     ) -> Response:
-        handler = self.subresources.get((resource.group, resource.plural, info.subresource))
-        if handler is not None:
+        room = self.rooms.get((resource.group, resource.plural, info.subresource))
+        if room is not None:
+            if info.subresource not in resource.subresources:
+                raise NotServed
+            handler: SubHandler = import_module(f"berg.apiserver.subresources.{room}").handle
             return await handler(request, registry, resource)
         view = view_of(registry, resource, info.subresource)
         if view is None or len(info.parts) > 3:

@@ -11,6 +11,7 @@ from typing import Any
 
 from berg.apiserver.auth import authentication, authorization
 from berg.apiserver.auth.rbac import RBACAuthorizer
+from berg.apiserver.auth.reviews import Reviews
 from berg.apiserver.chain import Chain
 from berg.apiserver.config import Config
 from berg.apiserver.discovery import Discovery
@@ -91,9 +92,7 @@ class APIServer:
 
         target = ",".join(self.config.etcd_servers)
         if not target:
-            directory = Path(self.config.data_dir)
-            directory.mkdir(parents=True, exist_ok=True)
-            target = str(directory / "state.db")
+            target = str(_state_file(self.config.data_dir))
         store = storage.open(
             target,
             clock=self.config.clock,
@@ -108,6 +107,9 @@ class APIServer:
         self.services.install(resources)
         for r in resources:
             self.resources.table[r.group, r.version, r.plural] = r
+        from berg.apiserver import subresources
+
+        self.resources.rooms.update(subresources.ROOMS)
 
     def _build(self) -> None:
         """The request chain and everything it asks."""
@@ -129,12 +131,23 @@ class APIServer:
             resources=self.resources,
             paths=self.paths.handle,
         )
+        reviews = Reviews(services, services.authorizer, self.rbac, self.bearer)
+        for name in reviews.resources:
+            self.resources.actions[name] = reviews.handle
+        self.resources.actions["", "bindings"] = self._bind
         self.health.add("ping", lambda: None)
         self.health.add("log", lambda: None)
         self.health.add("etcd", self._store_fault)
         self.health.add("shutdown", lambda: "shutting down" if self._stopping else None, paths=("/readyz",))
         for name, _ in HOOKS:
-            self.health.add(f"poststarthook/{name}", lambda name=name: "not finished" if name in self._hooks_left else None)  # type: ignore[misc]
+            self.health.add(
+                f"poststarthook/{name}", lambda name=name: "not finished" if name in self._hooks_left else None
+            )  # type: ignore[misc]
+
+    async def _bind(self, request: Request, r: Resource) -> Response:
+        from berg.apiserver.subresources import binding
+
+        return await binding.handle(request, self.services.registry(resource("pods")), r)
 
     def _store_fault(self) -> str | None:
         fault = getattr(self.services.store, "fault", None)
@@ -175,6 +188,7 @@ class APIServer:
                 clock=config.clock,
                 check_objects=config.service_account_lookup,
             )
+            self.services.tokens = self.service_account_tokens
             tokens.append(self.service_account_tokens)
         if config.enable_bootstrap_token_auth:
             tokens.append(BootstrapTokens(self._lookup, config.clock))
@@ -252,3 +266,7 @@ class APIServer:
             await self._own_store.close()
 
 
+def _state_file(data_dir: str) -> Path:
+    directory = Path(data_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / "state.db"

@@ -102,7 +102,10 @@ class X509:
             return None
         try:
             usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-            if ExtendedKeyUsageOID.CLIENT_AUTH not in usages and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages:
+            if (
+                ExtendedKeyUsageOID.CLIENT_AUTH not in usages
+                and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages
+            ):
                 return None
         except x509.ExtensionNotFound:
             pass

@@ -222,7 +222,9 @@ def _resource_slice(a: AuthzAttributes) -> Verdict:
         return _no("cannot authorize ResourceSlice subresources")
     if a.verb in (*_VERBS, "list", "watch", "deletecollection"):
         return ALLOWED
-    return _no("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete")
+    return _no(
+        "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete"
+    )
 
 
 def _node(node: str, a: AuthzAttributes) -> Verdict:

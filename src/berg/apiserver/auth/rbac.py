@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from berg.apiserver.auth.authorization import ALLOWED, NO_OPINION, AuthzAttributes, Decision, Verdict
+from berg.apiserver.auth.authorization import NO_OPINION, AuthzAttributes, Decision, Verdict
 from berg.apiserver.http.message import User
 from berg.machinery.status import Obj
 
@@ -59,6 +59,8 @@ class Grant:
     namespace: str
     rules: tuple[Rule, ...]
     missing: str = ""
+    reason: str = ""
+    """why it allows, in upstream's words"""
 
 
 class RBACAuthorizer:
@@ -98,7 +100,7 @@ class RBACAuthorizer:
                 missing.append(grant.missing)
             for rule in grant.rules:
                 if rule.covers(a):
-                    return ALLOWED
+                    return Verdict(Decision.ALLOW, grant.reason)
         if not missing:
             return NO_OPINION
         text = missing[0] if len(missing) == 1 else f"[{', '.join(missing)}]"
@@ -149,10 +151,13 @@ class RBACAuthorizer:
             rules = ()
             resource = "role" if is_role else "clusterrole"
             missing = f'{resource}.{GROUP} "{ref.get("name", "")}" not found'
-        grant = Grant(namespace, rules, missing)
+        name = binding["metadata"]["name"]
+        shown = f'RoleBinding "{name}/{namespace}"' if namespace else f'ClusterRoleBinding "{name}"'
         for subject in binding.get("subjects") or ():
             key = _subject_key(subject, namespace)
             if key is not None:
+                reason = f'RBAC: allowed by {shown} of {ref.get("kind")} "{ref.get("name")}" to {_describe(subject, namespace)}'
+                grant = Grant(namespace, rules, missing, reason)
                 self._subjects.setdefault(key, []).append(grant)
 
     def _grants(self, user: User) -> list[Grant]:
@@ -178,6 +183,13 @@ def _subject_key(subject: Obj, namespace: str) -> tuple[str, str] | None:
             owner = subject.get("namespace") or namespace
             return ("User", f"system:serviceaccount:{owner}:{subject.get('name', '')}") if owner else None
     return None
+
+
+def _describe(subject: Obj, namespace: str) -> str:
+    name = subject.get("name", "")
+    if subject.get("kind") == "ServiceAccount":
+        name = f"{name}/{subject.get('namespace') or namespace}"
+    return f'{subject.get("kind")} "{name}"'
 
 
 # ---- no escalation: nobody may grant what he does not have

@@ -297,7 +297,9 @@ class BootstrapTokens:
         data = {k: base64.b64decode(v).decode("utf-8", "replace") for k, v in (found.get("data") or {}).items()}
         import hmac
 
-        if data.get("token-id") != identity or not hmac.compare_digest(data.get("token-secret", "").encode(), secret.encode()):
+        if data.get("token-id") != identity or not hmac.compare_digest(
+            data.get("token-secret", "").encode(), secret.encode()
+        ):
             return None
         if data.get("usage-bootstrap-authentication") != "true" or self._is_expired(data.get("expiration", "")):
             return None
@@ -312,5 +314,3 @@ class BootstrapTokens:
             return self._clock.now() > parse_rfc3339(text)
         except ValueError:
             return True
-
-

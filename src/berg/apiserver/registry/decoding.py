@@ -49,9 +49,7 @@ def _unrecognized(kind: str, error: object, body: bytes) -> ApiError:
         summary = text + (" ..." if len(body) > 30 else "")
     else:
         summary = shown + (" ..." if len(body) > 30 else "")
-    return status.bad_request(
-        f"the object provided is unrecognized (must be of type {kind}): {error} ({summary})"
-    )
+    return status.bad_request(f"the object provided is unrecognized (must be of type {kind}): {error} ({summary})")
 
 
 def decode(
@@ -163,6 +161,4 @@ def match_namespace(obj: Obj, namespace: str) -> None:
     if not own:
         meta["namespace"] = namespace
         return
-    raise status.bad_request(
-        "the namespace of the provided object does not match the namespace sent on the request"
-    )
+    raise status.bad_request("the namespace of the provided object does not match the namespace sent on the request")

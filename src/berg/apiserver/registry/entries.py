@@ -23,5 +23,3 @@ class Unstored:
     def labels(self) -> dict[str, str]:
         labels: dict[str, str] = (self.obj["metadata"]).get("labels") or {}
         return labels
-
-

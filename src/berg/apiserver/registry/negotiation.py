@@ -86,9 +86,7 @@ OBJECT_SHAPES = ("Table", "PartialObjectMetadata")
 LIST_SHAPES = ("Table", "PartialObjectMetadataList")
 
 
-def negotiate(
-    request: Request, shapes: tuple[str, ...] = (), media_types: tuple[str, ...] = MEDIA_TYPES
-) -> Accepted:
+def negotiate(request: Request, shapes: tuple[str, ...] = (), media_types: tuple[str, ...] = MEDIA_TYPES) -> Accepted:
     """Raises NotAcceptable."""
     accepted = _negotiate(request.headers.get("accept", ""), shapes, media_types)
     if accepted is None:
@@ -130,7 +128,12 @@ def encode_raw(raw: bytes, accepted: Accepted, obj: Obj | None = None) -> bytes:
 
 
 def respond(
-    request: Request, obj: Obj | bytes, accepted: Accepted = PLAIN, *, code: int = 200, headers: dict[str, str] | None = None
+    request: Request,
+    obj: Obj | bytes,
+    accepted: Accepted = PLAIN,
+    *,
+    code: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> Response:
     """One object as an answer; compressed when it is large and the client takes that."""
     if isinstance(obj, bytes):

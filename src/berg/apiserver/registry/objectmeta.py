@@ -54,9 +54,7 @@ def validate(registry: Registry, obj: Obj) -> list[FieldError]:
         if not namespace:
             errors.append(status.required("metadata.namespace"))
         else:
-            errors += [
-                status.invalid_value("metadata.namespace", namespace, m) for m in names.dns1123_label(namespace)
-            ]
+            errors += [status.invalid_value("metadata.namespace", namespace, m) for m in names.dns1123_label(namespace)]
     elif namespace:
         errors.append(status.forbidden_field("metadata.namespace", "not allowed on this type"))
     errors += _validate_maps(meta)

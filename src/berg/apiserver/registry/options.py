@@ -113,9 +113,7 @@ def _integer(request: Request, name: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise status.bad_request(
-            f'strconv.ParseInt: parsing "{text}": invalid syntax'
-        ) from None
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
 def _validate(o: ListOptions) -> None:
@@ -133,7 +131,8 @@ def _validate(o: ListOptions) -> None:
         if match and o.send_initial_events is None:
             errors.append(
                 status.forbidden_field(
-                    "resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
                 )
             )
         if match and match not in ("", "NotOlderThan"):
@@ -142,9 +141,7 @@ def _validate(o: ListOptions) -> None:
             errors.append(status.forbidden_field("continue", "continue is forbidden for watch"))
     else:
         if o.send_initial_events is not None:
-            errors.append(
-                status.forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list")
-            )
+            errors.append(status.forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
         if match:
             if not version:
                 errors.append(
@@ -170,6 +167,4 @@ def _validate(o: ListOptions) -> None:
         raise status.invalid("meta.k8s.io", "ListOptions", "", errors)
     if version and not version.isdigit():
         why = f'strconv.ParseUint: parsing "{version}": invalid syntax'
-        raise status.invalid(
-            "meta.k8s.io", "ListOptions", "", [status.invalid_value("resourceVersion", version, why)]
-        )
+        raise status.invalid("meta.k8s.io", "ListOptions", "", [status.invalid_value("resourceVersion", version, why)])

@@ -112,5 +112,3 @@ def _apply(kind: str, base: Obj, patch: Any, shown: Resource) -> Any:
 
     type_ = schema.type_of(shown.group, shown.version, shown.kind)
     return strategic.apply(base, patch, type_)
-
-

@@ -18,7 +18,7 @@ from berg.machinery import names, status
 from berg.machinery.codec import json as json_codec
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
-from berg.storage.cacher import Cacher, CacheEntry, CacheEvent
+from berg.storage.cacher import CacheEntry, CacheEvent, Cacher
 
 if TYPE_CHECKING:
     from berg.apiserver.registry.services import Services

@@ -35,6 +35,8 @@ class Services:
         self.admission: Any = None
         """the AdmissionChain, set by the server"""
         self.authorizer: Authorizer | None = None
+        self.tokens: Any = None
+        """signs and verifies service-account tokens, set by the server"""
         self.allocators: dict[str, Any] = {}
         self.registries: dict[tuple[str, str], Registry] = {}
         """(group, plural) → registry; several groups may share one"""
@@ -109,11 +111,11 @@ class Services:
 
     # ---- writing, as the server itself: past authorization and admission, through the strategies
 
-    def call(self, resource: Resource, namespace: str, name: str, *, subresource: str = "", user: User = SYSTEM) -> Call:
+    def call(
+        self, resource: Resource, namespace: str, name: str, *, subresource: str = "", user: User = SYSTEM
+    ) -> Call:
         registry = self.registry(resource)
-        context = Context(
-            registry.storage, namespace, user, subresource, clock=self.clock, services=self
-        )
+        context = Context(registry.storage, namespace, user, subresource, clock=self.clock, services=self)
         return Call(
             registry,
             resource,

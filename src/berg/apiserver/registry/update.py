@@ -208,9 +208,7 @@ def _same(obj: Obj, old: Obj) -> bool:
     new_fields, old_fields = obj["metadata"].get("managedFields"), old["metadata"].get("managedFields")
     if new_fields == old_fields or len(new_fields or ()) != len(old_fields or ()):
         return False
-    bare = [
-        [{k: v for k, v in f.items() if k != "time"} for f in fields or ()] for fields in (new_fields, old_fields)
-    ]
+    bare = [[{k: v for k, v in f.items() if k != "time"} for f in fields or ()] for fields in (new_fields, old_fields)]
     if bare[0] != bare[1]:
         return False
     kept = {**obj, "metadata": {**obj["metadata"], "managedFields": old_fields}}

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import listing, negotiation, table
 from berg.apiserver.registry.options import ListOptions
@@ -124,7 +123,9 @@ class Watch:
         cacher = self.registry.cacher
         assert cacher is not None
         try:
-            watcher = cast(Watcher, cacher.watch(after=after, namespace=self.selection.namespace, key=self.selection.key))
+            watcher = cast(
+                Watcher, cacher.watch(after=after, namespace=self.selection.namespace, key=self.selection.key)
+            )
         except RevisionCompacted as e:
             yield self.error(status.expired(f"too old resource version: {after} ({e.compact_revision + 1})"))
             return
@@ -217,5 +218,3 @@ async def watch(
     if accepted.media_type == negotiation.PROTOBUF:
         content_type += ";stream=watch"
     return Response(200, content_type=content_type, stream=watcher.stream(after, initial))
-
-

@@ -1,0 +1,205 @@
+"""Reviews: questions about who somebody is and what he may do. Created, answered, never stored.
+
+Source: kubernetes pkg/registry/authorization, pkg/registry/authentication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from berg.apiserver.admission.interface import CREATE, Attributes
+from berg.apiserver.auth.authentication import AUTHENTICATED, Bearer, Unauthorized
+from berg.apiserver.auth.authorization import Authorizer, AuthzAttributes, Decision
+from berg.apiserver.auth.rbac import RBACAuthorizer
+from berg.apiserver.http.message import Request, Response, User
+from berg.apiserver.registry import decoding, negotiation
+from berg.apiserver.registry.options import write_options
+from berg.apiserver.registry.services import Services
+from berg.apiserver.requestinfo import RequestInfo
+from berg.machinery import schema, status
+from berg.machinery.clock import rfc3339
+from berg.machinery.resources import Resource
+from berg.machinery.status import FieldError, Obj
+
+AUTHORIZATION, AUTHENTICATION = "authorization.k8s.io", "authentication.k8s.io"
+_ONE_OF = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+
+
+class Reviews:
+    def __init__(self, services: Services, authorizer: Authorizer, rbac: RBACAuthorizer, bearer: Bearer) -> None:
+        self._services = services
+        self._authorizer = authorizer
+        self._rbac = rbac
+        self._bearer = bearer
+        self._answers: dict[str, Callable[[Request, Obj], None]] = {
+            "subjectaccessreviews": self._subject_access,
+            "localsubjectaccessreviews": self._local_subject_access,
+            "selfsubjectaccessreviews": self._self_subject_access,
+            "selfsubjectrulesreviews": self._self_subject_rules,
+            "selfsubjectreviews": self._self_subject,
+            "tokenreviews": self._token,
+        }
+
+    @property
+    def resources(self) -> list[tuple[str, str]]:
+        """(group, plural) of everything answered here."""
+        authn = ("selfsubjectreviews", "tokenreviews")
+        return [(AUTHENTICATION if p in authn else AUTHORIZATION, p) for p in self._answers]
+
+    async def handle(self, request: Request, resource: Resource) -> Response:
+        accepted = negotiation.negotiate(request)
+        options = write_options(request, "CreateOptions")
+        obj, faults = decoding.parse_body(request, resource.kind)
+        decoding.check_kind(obj, resource, request.body)
+        type_ = schema.type_of(resource.group, resource.version, resource.kind)
+        assert type_ is not None
+        try:
+            faults += [f'unknown field "{path}"' for path in schema.decode(type_, obj)]
+        except schema.WrongType as e:
+            raise decoding.cannot_handle(resource, str(e)) from None
+        if faults and options.field_validation == decoding.STRICT:
+            raise decoding.cannot_handle(resource, "strict decoding error: " + ", ".join(faults))
+        info: RequestInfo = request.info
+        user = _user(request)
+        attributes = Attributes(CREATE, resource, "", info.namespace, "", obj, None, user, options.obj("CreateOptions"))
+        await self._services.admission.run_mutating(attributes)
+        await self._services.admission.run_validating(attributes)
+        self._answers[resource.plural](request, obj)
+        return negotiation.respond(request, obj, accepted, code=201)
+
+    # ---- authorization
+
+    def _subject_access(self, request: Request, obj: Obj) -> None:
+        spec = obj.get("spec") or {}
+        self._refuse("SubjectAccessReview", _validate(spec, subject=True))
+        self._decide(obj, _subject(spec))
+
+    def _local_subject_access(self, request: Request, obj: Obj) -> None:
+        spec, info = obj.get("spec") or {}, request.info
+        errors = _validate(spec, subject=True)
+        decoding.match_namespace(obj, info.namespace)
+        asked = spec.get("resourceAttributes") or {}
+        if asked and asked.get("namespace", "") != info.namespace:
+            path = "spec.resourceAttributes.namespace"
+            errors.append(status.invalid_value(path, asked.get("namespace", ""), "must match metadata.namespace"))
+        if spec.get("nonResourceAttributes"):
+            why = "disallowed on this kind of request"
+            errors.append(status.invalid_value("spec.nonResourceAttributes", spec["nonResourceAttributes"], why))
+        self._refuse("LocalSubjectAccessReview", errors)
+        self._decide(obj, _subject(spec))
+
+    def _self_subject_access(self, request: Request, obj: Obj) -> None:
+        self._refuse("SelfSubjectAccessReview", _validate(obj.get("spec") or {}, subject=False))
+        self._decide(obj, _user(request))
+
+    def _decide(self, obj: Obj, user: User) -> None:
+        verdict = self._authorizer.authorize(_attributes(obj["spec"], user))
+        answer: Obj = {"allowed": verdict.allowed}
+        if verdict.decision is Decision.DENY:
+            answer["denied"] = True
+        if verdict.reason:
+            answer["reason"] = verdict.reason
+        obj["status"] = answer
+
+    def _refuse(self, kind: str, errors: list[FieldError]) -> None:
+        if errors:
+            raise status.invalid(AUTHORIZATION, kind, "", errors)
+
+    def _self_subject_rules(self, request: Request, obj: Obj) -> None:
+        namespace = (obj.get("spec") or {}).get("namespace") or ""
+        if not namespace:
+            raise status.bad_request("no namespace on request")
+        user = _user(request)
+        resource_rules: list[Obj] = []
+        url_rules: list[Obj] = []
+        if "system:masters" in user.groups:
+            resource_rules.append({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
+            url_rules.append({"verbs": ["*"], "nonResourceURLs": ["*"]})
+        for rule in self._rbac.rules_for(user, namespace):
+            kept = {k: v for k, v in rule.obj.items() if v}
+            if kept.get("nonResourceURLs"):
+                url_rules.append({"verbs": kept.get("verbs", []), "nonResourceURLs": kept["nonResourceURLs"]})
+            if kept.get("resources"):
+                resource_rules.append({k: v for k, v in kept.items() if k != "nonResourceURLs"})
+        obj["status"] = {"resourceRules": resource_rules, "nonResourceRules": url_rules, "incomplete": False}
+        if "system:nodes" in user.groups:
+            obj["status"]["incomplete"] = True
+            obj["status"]["evaluationError"] = "node authorizer does not support user rule resolution"
+
+    # ---- authentication
+
+    def _self_subject(self, request: Request, obj: Obj) -> None:
+        obj["metadata"]["creationTimestamp"] = rfc3339(self._services.clock.now())
+        obj["status"] = {"userInfo": _user_info(_user(request))}
+
+    def _token(self, request: Request, obj: Obj) -> None:
+        spec = obj.get("spec") or {}
+        if not spec.get("token"):
+            raise status.bad_request("token is required for TokenReview in authentication")
+        answer: Obj = {}
+        try:
+            found = self._bearer.authenticate_token(spec["token"], spec.get("audiences") or ())
+        except Unauthorized as e:
+            found = None
+            answer["error"] = str(e)
+        if found is None:
+            answer.setdefault("error", "invalid bearer token")
+        else:
+            user, audiences = found
+            groups = user.groups if AUTHENTICATED in user.groups else (*user.groups, AUTHENTICATED)
+            answer["authenticated"] = True
+            answer["user"] = _user_info(User(user.name, user.uid, groups, user.extra))
+            tokens = self._services.tokens
+            answer["audiences"] = audiences or (list(tokens.audiences) if tokens is not None else [])
+        obj["status"] = answer
+
+
+def _user(request: Request) -> User:
+    assert request.user is not None
+    return request.user
+
+
+def _user_info(user: User) -> Obj:
+    info: Obj = {"username": user.name}
+    if user.uid:
+        info["uid"] = user.uid
+    if user.groups:
+        info["groups"] = list(user.groups)
+    if user.extra:
+        info["extra"] = {k: list(v) for k, v in user.extra.items()}
+    return info
+
+
+def _subject(spec: Obj) -> User:
+    extra = {k.lower(): list(v) for k, v in (spec.get("extra") or {}).items()}
+    return User(spec.get("user", ""), spec.get("uid", ""), tuple(spec.get("groups") or ()), extra)
+
+
+def _attributes(spec: Obj, user: User) -> AuthzAttributes:
+    if spec.get("resourceAttributes") is not None:
+        a = spec["resourceAttributes"]
+        return AuthzAttributes(
+            user,
+            a.get("verb", ""),
+            a.get("group", ""),
+            a.get("version") or "*",
+            a.get("resource", ""),
+            a.get("subresource", ""),
+            a.get("namespace", ""),
+            a.get("name", ""),
+        )
+    a = spec["nonResourceAttributes"]
+    return AuthzAttributes(user, a.get("verb", ""), path=a.get("path", ""), is_resource=False)
+
+
+def _validate(spec: Obj, *, subject: bool) -> list[FieldError]:
+    errors = []
+    resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if resource is not None and other is not None:
+        why = "cannot be specified in combination with resourceAttributes"
+        errors.append(status.invalid_value("spec.nonResourceAttributes", other, why))
+    if resource is None and other is None:
+        errors.append(status.invalid_value("spec.resourceAttributes", None, _ONE_OF))
+    if subject and not spec.get("user") and not spec.get("groups"):
+        errors.append(status.invalid_value("spec.user", "", "at least one of user or group must be specified"))
+    return errors
