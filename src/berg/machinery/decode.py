@@ -118,6 +118,8 @@ def _struct(type_: TypeDef, obj: Obj, path: str, unknown: list[str], where: _Whe
                     obj[key] = new
                 if new or not droppable or (field.wire in _NEVER_EMPTY and not (field.omitzero and new is None)):
                     continue
+                if key == "managedFields":  # [] asks for a reset, see patch.apply
+                    continue
         if drop is None:
             drop = []
         drop.append(key)

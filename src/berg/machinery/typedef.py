@@ -67,6 +67,7 @@ class Field:
         "patch_strategy",
         "pointer",
         "required",
+        "shape",
         "type",
         "wire",
         "wrapped",
@@ -124,6 +125,8 @@ class Field:
         self.wrapped = wrapped
         """a list that protobuf wraps in a message of its own"""
         self._go = go
+        self.shape = -1
+        """a note of `patch.merging`"""
 
     def __repr__(self) -> str:
         return f"Field({self.name}: {self.go})"
@@ -194,6 +197,11 @@ class TypeDef:
         if self._fields is None:
             self._fields = {r[0]: _field_of_row(r) for r in self._row or ()}
         return self._fields
+
+    @property
+    def builtin(self) -> bool:
+        """From the bundle, not from a CRD."""
+        return self._row is not None
 
     @property
     def short(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from berg.machinery.streaming.stream import ByteStream, Pipe
 
-_NAMES = (
+_NAMES = (  # noqa: SIM905
     "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age "
     "allow authorization cache-control connection content-base content-encoding content-language content-length "
     "content-location content-md5 content-range content-type date etag expect expires from host if-match "
@@ -23,7 +23,7 @@ _NAMES = (
     "proxy-authenticate proxy-authorization range referer retry-after server te trailer transfer-encoding upgrade "
     "user-agent vary via warning www-authenticate method get status 200_OK version HTTP/1.1 url public set-cookie "
     "keep-alive origin"
-).split()  # noqa: SIM905
+).split()
 _TAIL = (
     "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505"
     "203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized"
