@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
     )
     runtime, parts = _runtime(layout, spec, node, network)
     kubelet = Kubelet(client(f"kubelet-{node.name}"), runtime, kubelet_config(layout, spec, node))
-    network.changed = kubelet.state.recheck
+    network.changed = lambda: asyncio.ensure_future(kubelet.state.check())
     proxy = Proxy(
         client("proxy"),
         ProxyConfig(
