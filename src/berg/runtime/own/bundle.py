@@ -1,0 +1,138 @@
+"""One run of an OCI runtime: the mounts that a container starts in, the command line, the error it gave.
+
+ROOT/containers/ID/config.json   the bundle
+ROOT/containers/ID/rootfs        where the root file system is mounted, in the monitor's own mount namespace only
+ROOT/containers/ID/upper, work   what the container writes
+ROOT/containers/ID/start.log     what the OCI runtime complained of
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from berg.runtime.own import cgroups
+from berg.runtime.own import syscalls as sc
+from berg.runtime.own.launcher import new_namespaces
+from berg.runtime.own.monitor import Spawned, Streams, spawn
+
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+
+# Version 1 cgroups: the container's first process is moved in here, before its program starts. Standard input holds
+# the state of the container in JSON; the arguments are the groups' cgroup.procs files.
+_JOIN = (
+    'read -r state; pid=${state#*\\"pid\\":}; pid=${pid# }; pid=${pid%%[!0-9]*}; '
+    'for group; do echo "$pid" >"$group" || exit 1; done'
+)
+
+# The same for a process that an exec starts: the shell joins and becomes the OCI runtime.
+_JOIN_SELF = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done; shift; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    directory: str
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    @property
+    def rootfs(self) -> str:
+        return self.path("rootfs")
+
+    def make(self) -> None:
+        for name in ("rootfs", "upper", "work"):
+            os.makedirs(self.path(name), mode=0o755, exist_ok=True)
+
+    def mount_rootfs(self, layers_directory: str, layers: Sequence[str]) -> None:
+        """`layers`: names below `layers_directory`, the uppermost first. For the launcher thread, which has a working
+        directory of its own: short names keep a hundred layers within the page of memory that mount takes."""
+        os.chdir(layers_directory)
+        options = f"lowerdir={':'.join(layers)},upperdir={self.path('upper')},workdir={self.path('work')}"
+        sc.mount("overlay", self.rootfs, "overlay", 0, options)
+
+    def error(self) -> str:
+        return oci_error(self.path("start.log")) or "the OCI runtime ended without a word"
+
+
+@dataclass(frozen=True, slots=True)
+class OCIRuntime:
+    program: str
+    state: str
+
+    @property
+    def is_crun(self) -> bool:
+        return os.path.basename(self.program) == "crun"
+
+    def command(self, *arguments: str, log: str = "") -> list[str]:
+        found = [self.program, "--root", self.state]
+        if self.is_crun and cgroups.hierarchy().version == 1:
+            found.append("--cgroup-manager=disabled")
+        elif self.is_crun:
+            found.append("--cgroup-manager=cgroupfs")
+        if log:
+            found += ["--log", log]
+        return [*found, *arguments]
+
+
+def oci_error(path: str) -> str:
+    """What the OCI runtime complained of, in words that upstream's users know; empty when it said nothing."""
+    try:
+        with open(path, errors="replace") as file:
+            lines = file.read().strip().splitlines()
+    except FileNotFoundError:
+        lines = []
+    text = re.sub(r"^(.*level=error msg=)?\"?|\"$", "", lines[-1] if lines else "")
+    return re.sub(
+        r"executable file `([^`']*)['`] not found in \$PATH(: No such file or directory)?",
+        r'exec: "\1": executable file not found in $PATH',
+        text,
+    )
+
+
+def join_hook(cgroup: str) -> dict[str, list[dict[str, object]]]:
+    """The hook that moves a starting container into its group, where that is ours to do."""
+    if cgroups.hierarchy().version == 2:
+        return {}
+    groups = [f"{directory}/cgroup.procs" for directory in cgroups.hierarchy().directories(cgroup)]
+    return {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", _JOIN, "join", *groups]}]}
+
+
+def joined(cgroup: str, command: Sequence[str]) -> list[str]:
+    """`command`, run within the group where that is ours to do."""
+    if cgroups.hierarchy().version == 2:
+        return list(command)
+    groups = [f"{directory}/cgroup.procs" for directory in cgroups.hierarchy().directories(cgroup)]
+    return ["/bin/sh", "-c", _JOIN_SELF, "join", *groups, "--", *command]
+
+
+def hide_hybrid() -> None:
+    """crun refuses a host that has controllers on both cgroup versions; so it does not get to see the second. In a
+    mount namespace of our own, and with no way back to the host's."""
+    hidden = cgroups.hierarchy().hidden
+    if hidden:
+        sc.mount("", os.path.dirname(hidden), flags=sc.MS_REC | sc.MS_PRIVATE)
+        sc.umount(hidden, sc.MNT_DETACH)
+
+
+def launch(
+    bundle: Bundle,
+    layers_directory: str,
+    layers: Sequence[str],
+    streams: Streams,
+    exit_file: str,
+    command: Sequence[str],
+    *,
+    mounts_go_out: bool = False,
+) -> Spawned:
+    """Mounts and spawns; for the launcher thread. `mounts_go_out`: the container has a volume with bidirectional
+    propagation, so the host must stay a peer, and sees the root file system too."""
+    with new_namespaces("mnt"):
+        if not mounts_go_out:
+            sc.mount("", "/", flags=sc.MS_REC | sc.MS_SLAVE)
+        hide_hybrid()
+        if layers:
+            bundle.mount_rootfs(layers_directory, layers)
+        return spawn(streams, exit_file, command, ENVIRONMENT)

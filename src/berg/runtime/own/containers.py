@@ -1,0 +1,542 @@
+"""Containers: create, start, watch, stop, remove.
+
+A container is created as a record and a bundle on disk; its process starts with StartContainer, as a child of its
+monitor (`monitor.py`), not of Berg. From then on two files tell of it, and both this process and one that comes after
+it learn the same from them. Everything that must not be lost is on disk before anyone is told.
+
+    created ──start──> running ──exit file──> exited ──remove──> gone
+       └──────start failed (128, StartError)────┘
+
+`Running` holds what exists only while a process lives and this Berg looks after it: the log pumps, the terminal, a
+pidfd. A restarted Berg makes it anew from the pipes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+
+from berg.runtime.cri import Code, CRIError
+from berg.runtime.own import cgroups
+from berg.runtime.own import syscalls as sc
+from berg.runtime.own.bundle import Bundle, OCIRuntime, launch
+from berg.runtime.own.launcher import Launcher
+from berg.runtime.own.logs import LogFile, LogPump
+from berg.runtime.own.monitor import PTY_FD, EventFiles, Spawned, Streams
+from berg.runtime.own.state import Container, Records, boot_id, is_alive, process_start
+
+if TYPE_CHECKING:
+    from berg.runtime.api import cri_pb2 as pb
+    from berg.runtime.own.images.store import ImageStore
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 120.0
+LOST_EXIT_CODE = 255
+"""The exit code when nobody saw the end: upstream's runtimes say the same."""
+
+
+@dataclass(slots=True)
+class Running:
+    streams: Streams
+    log: LogFile
+    pumps: dict[str, LogPump] = field(default_factory=dict)
+    pty: int = -1
+    pidfd: int = -1
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Containers:
+    def __init__(
+        self,
+        records: Records[Container],
+        launcher: Launcher,
+        images: ImageStore,
+        state_directory: str,
+        on_event: Callable[[Container, str], None],
+    ) -> None:
+        self.records = records
+        self._launcher = launcher
+        self._images = images
+        self._io = os.path.join(state_directory, "io")
+        self._files = EventFiles(os.path.join(state_directory, "events"), self._on_file)
+        self._on_event = on_event
+        self._running: dict[str, Running] = {}
+        self._starting: dict[str, asyncio.Future[bool]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Life of the room itself
+
+    async def open(self) -> None:
+        """Takes up what an earlier Berg left: attaches to what runs, finishes what has ended."""
+        self._files.start()
+        now_boot = boot_id()
+        for container in list(self.records.all.values()):
+            state = container.state
+            self._images.hold_layers(container.id, self._layer_names(container))
+            if state.state != "running" and not os.path.exists(self._files.path(container.id, "pid")):
+                continue
+            if state.boot_id != now_boot:
+                if state.state == "running":
+                    self._lost(container)
+                continue
+            self._attach(container)
+            if os.path.exists(self._files.path(container.id, "exit")):
+                self._end_soon(container)
+            elif state.state != "running":
+                self._started(container)  # Berg was killed between the start and its note of it
+            else:
+                self._watch(container)
+        known = self.records.all
+        for id, kind in self._files.existing():
+            if id not in known:
+                _unlink(self._files.path(id, kind))
+
+    async def close(self) -> None:
+        """Lets go of everything; the containers and their monitors go on."""
+        self._files.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for id in list(self._running):
+            self._detach(id)
+
+    # What CRI asks for
+
+    def get(self, id: str) -> Container:
+        """Raises CRIError NOT_FOUND."""
+        container = self.records.find(id)
+        if container is None:
+            text = f"an error occurred when try to find container {id!r}: not found"
+            raise CRIError(Code.NOT_FOUND, text)
+        return container
+
+    def running(self, id: str) -> Running | None:
+        return self._running.get(id)
+
+    def bundle(self, id: str) -> Bundle:
+        return Bundle(self.records.directory(id))
+
+    async def start(self, container: Container, runtime: OCIRuntime) -> None:
+        """Returns when the container's process runs. Raises CRIError; the container is exited then."""
+        async with self._lock(container.id):
+            if container.state.state != "created":
+                text = f"container {container.id!r} is in {container.state.state.upper()} state"
+                raise CRIError(Code.FAILED_PRECONDITION, text)
+            started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._starting[container.id] = started
+            try:
+                await self._launch(container, runtime)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    running = await started
+            except (OSError, TimeoutError) as error:
+                await self._start_failed(container, str(error) or "timed out")
+                raise CRIError(Code.UNKNOWN, f"failed to start container {container.id!r}: {error}") from error
+            finally:
+                self._starting.pop(container.id, None)
+            if not running:
+                text = self.bundle(container.id).error()
+                await self._start_failed(container, text)
+                raise CRIError(Code.UNKNOWN, f"failed to start container {container.id!r}: {text}")
+
+    async def stop(self, container: Container, timeout_s: float) -> None:
+        """The stop signal, and after the grace period the end of every process. Stopped already is fine."""
+        running = self._running.get(container.id)
+        if container.state.state != "running" or running is None:
+            return
+        if timeout_s > 0:
+            self._signal(container, _signal_number(container.state.stop_signal))
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await running.exited.wait()
+                return
+            except TimeoutError:
+                pass
+        await self.kill(container)
+
+    async def kill(self, container: Container) -> None:
+        running = self._running.get(container.id)
+        if container.state.state != "running" or running is None:
+            return
+        self._signal(container, signal.SIGKILL)
+        if container.state.cgroup:
+            await asyncio.to_thread(cgroups.kill, container.state.cgroup)
+        try:
+            async with asyncio.timeout(60):
+                await running.exited.wait()
+        except TimeoutError:
+            text = f"container {container.id!r} does not die: a process of it hangs in the kernel"
+            raise CRIError(Code.DEADLINE_EXCEEDED, text) from None
+
+    async def remove(self, container: Container) -> None:
+        """Kills what runs, then removes every trace."""
+        await self.kill(container)
+        async with self._lock(container.id):
+            if container.id not in self.records.all:
+                return
+            await asyncio.to_thread(self._erase, container)
+            self._images.release(container.id)
+            self._locks.pop(container.id, None)
+
+    async def update(self, container: Container, resources: pb.LinuxContainerResources) -> None:
+        """Sets new limits; what `resources` leaves at zero stays. Raises CRIError."""
+        if container.state.state not in ("created", "running"):
+            raise CRIError(Code.FAILED_PRECONDITION, f"container {container.id!r} is not running")
+        if container.state.state == "running":
+            try:
+                await asyncio.to_thread(cgroups.apply, container.state.cgroup, resources)
+            except (OSError, ValueError) as error:
+                raise CRIError(Code.UNKNOWN, f"failed to update resources: {error}") from error
+        kept = container.config.linux.resources
+        unified = dict(kept.unified)
+        kept.MergeFrom(resources)
+        kept.unified.update(unified | dict(resources.unified))
+        self.records.rewrite(container)
+
+    def reopen_log(self, container: Container) -> None:
+        running = self._running.get(container.id)
+        if container.state.state != "running" or running is None:
+            raise CRIError(Code.FAILED_PRECONDITION, "container is not running")
+        running.log.reopen()
+
+    # Starting
+
+    async def _launch(self, container: Container, runtime: OCIRuntime) -> None:
+        config, bundle = container.config, self.bundle(container.id)
+        streams = self._streams(container)
+        exit_file = self._files.path(container.id, "exit")
+        for kind in ("pid", "exit"):
+            _unlink(self._files.path(container.id, kind))
+        command = runtime.command(
+            "run",
+            "--bundle",
+            bundle.directory,
+            "--pid-file",
+            self._files.path(container.id, "pid"),
+            container.id,
+            log=bundle.path("start.log"),
+        )
+        layers = self._layer_names(container)
+        goes_out = any(mount.propagation == 2 for mount in config.mounts)
+
+        def work() -> Spawned:
+            streams.make()
+            if container.state.cgroup:
+                prepare_cgroup(container)
+            return launch(
+                bundle, self._images.layers_directory, layers[::-1], streams, exit_file, command, mounts_go_out=goes_out
+            )
+
+        spawned = await self._launcher.call(work)
+        container.state.boot_id = boot_id()
+        container.state.monitor_pid = spawned.pid
+        container.state.monitor_start = process_start(spawned.pid)
+        self.records.save(container)
+        self._attach(container, spawned.pty)
+
+    def _on_file(self, id: str, kind: str) -> None:
+        container = self.records.all.get(id)
+        if container is None:
+            return
+        starting = self._starting.get(id)
+        if kind == "pid":
+            self._started(container)
+            if starting is not None and not starting.done():
+                starting.set_result(True)
+        elif starting is not None and not starting.done():
+            starting.set_result(False)
+        else:
+            self._end_soon(container)
+
+    def _started(self, container: Container) -> None:
+        state = container.state
+        if state.state != "created":
+            return
+        path = self._files.path(container.id, "pid")
+        try:
+            with open(path) as file:
+                state.pid = int(file.read())
+            state.started_at = os.stat(path).st_mtime_ns
+        except (OSError, ValueError):
+            return
+        state.pid_start = process_start(state.pid)
+        state.state = "running"
+        self.records.save(container)
+        self._on_event(container, "started")
+        self._watch(container)
+
+    async def _start_failed(self, container: Container, message: str) -> None:
+        state = container.state
+        if state.cgroup:
+            await asyncio.to_thread(cgroups.kill, state.cgroup)
+        state.state, state.exit_code, state.reason, state.message = "exited", 128, "StartError", message
+        state.started_at = state.started_at or 0
+        state.finished_at = time.time_ns()
+        self.records.save(container)
+        self._finish(container)
+        self._on_event(container, "stopped")
+
+    # While it runs
+
+    def _attach(self, container: Container, pty: int = -1) -> None:
+        """Takes hold of the streams of a live monitor."""
+        if container.id in self._running:
+            return
+        streams = self._streams(container)
+        running = Running(streams, LogFile(self._log_path(container)))
+        try:
+            running.log.open()
+        except OSError as error:
+            log.warning("container %s: no log: %s", container.id, error)
+        for name in ("stdout",) if streams.tty else ("stdout", "stderr"):
+            try:
+                if streams.tty:
+                    running.pty = pty if pty >= 0 else self._take_pty(container)
+                    fd = os.dup(running.pty)
+                else:
+                    fd = os.open(streams.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                log.warning("container %s: %s is lost: %s", container.id, name, error)
+                continue
+            running.pumps[name] = pump = LogPump(fd, name, running.log)
+            pump.start()
+        self._running[container.id] = running
+
+    def _take_pty(self, container: Container) -> int:
+        pidfd = os.pidfd_open(container.state.monitor_pid)
+        try:
+            return sc.pidfd_getfd(pidfd, PTY_FD)
+        finally:
+            os.close(pidfd)
+
+    def _watch(self, container: Container) -> None:
+        """Sees the process end, also when its monitor is gone and no file will tell."""
+        running = self._running.get(container.id)
+        if running is None or running.pidfd >= 0:
+            return
+        try:
+            if not is_alive(container.state.pid, container.state.pid_start):
+                raise ProcessLookupError
+            running.pidfd = os.pidfd_open(container.state.pid)
+        except OSError:
+            self._end_soon(container)
+            return
+        asyncio.get_running_loop().add_reader(running.pidfd, self._end_soon, container)
+
+    def _signal(self, container: Container, number: int) -> None:
+        running = self._running.get(container.id)
+        if running is not None and running.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(running.pidfd, number)
+            except ProcessLookupError:
+                pass
+
+    # The end
+
+    def _end_soon(self, container: Container) -> None:
+        running = self._running.get(container.id)
+        if running is not None and running.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(running.pidfd)
+        task = asyncio.get_running_loop().create_task(self._end(container))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, container: Container) -> None:
+        state = container.state
+        if state.state == "created":
+            self._started(container)  # it ran and ended while nobody looked
+        if state.state != "running":
+            return
+        status = await self._exit_status(container)
+        if state.state != "running":
+            return  # both the file and the pidfd told
+        if state.cgroup:
+            await asyncio.to_thread(cgroups.kill, state.cgroup)
+            state.oom_kills = cgroups.oom_kills(state.cgroup)
+        state.exit_code, state.finished_at = status
+        state.state = "exited"
+        state.reason = "OOMKilled" if state.oom_kills else "Completed" if state.exit_code == 0 else "Error"
+        if state.exit_code == LOST_EXIT_CODE and not os.path.exists(self._files.path(container.id, "exit")):
+            state.reason = "Unknown"
+        self.records.save(container)
+        self._finish(container)
+        self._on_event(container, "stopped")
+
+    async def _exit_status(self, container: Container) -> tuple[int, int]:
+        """Exit code and time. The monitor writes them moments after the process has ended, if it is there."""
+        path = self._files.path(container.id, "exit")
+        state = container.state
+        while True:
+            try:
+                with open(path) as file:
+                    text = file.read()
+                if text.endswith("\n"):
+                    break
+            except FileNotFoundError:
+                pass
+            if not is_alive(state.monitor_pid, state.monitor_start):
+                return LOST_EXIT_CODE, time.time_ns()
+            await asyncio.sleep(0.002)
+        if is_alive(state.pid, state.pid_start):
+            # The OCI runtime was killed, the container was not: its end is still to come, and nobody will know more.
+            pidfd = os.pidfd_open(state.pid)
+            try:
+                await _readable(pidfd)
+            finally:
+                os.close(pidfd)
+            return LOST_EXIT_CODE, time.time_ns()
+        return int(text), os.stat(path).st_mtime_ns
+
+    def _finish(self, container: Container) -> None:
+        """After the end is on record: the last of the log, and the monitor may go."""
+        running = self._running.get(container.id)
+        if running is not None:
+            for pump in running.pumps.values():
+                pump.drain()
+            running.streams.acknowledge()
+            running.exited.set()
+        self._detach(container.id)
+        self._reap(container.state.monitor_pid)
+        if container.state.cgroup:
+            try:
+                cgroups.remove(container.state.cgroup)
+            except OSError:
+                pass  # busy for a moment; removing the container tries again
+
+    def _lost(self, container: Container) -> None:
+        """It ran before the machine was started anew."""
+        state = container.state
+        state.state, state.exit_code, state.reason = "exited", LOST_EXIT_CODE, "Unknown"
+        state.message = "the node was restarted"
+        state.finished_at = time.time_ns()
+        self.records.save(container)
+
+    def _detach(self, id: str) -> None:
+        running = self._running.pop(id, None)
+        if running is None:
+            return
+        for pump in running.pumps.values():
+            pump.close()
+        running.log.close()
+        for fd in (running.pidfd, running.pty):
+            if fd >= 0:
+                if fd == running.pidfd:
+                    asyncio.get_running_loop().remove_reader(fd)
+                os.close(fd)
+
+    def _reap(self, pid: int) -> None:
+        """The monitor is our child, unless an earlier Berg spawned it. It ends right after it was acknowledged."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+
+        async def wait() -> None:
+            try:
+                await _readable(pidfd)
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+            finally:
+                os.close(pidfd)
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _erase(self, container: Container) -> None:
+        if container.state.cgroup:
+            cgroups.kill(container.state.cgroup)
+            for attempt in range(50):
+                try:
+                    cgroups.remove(container.state.cgroup)
+                    break
+                except OSError:
+                    if attempt == 49:
+                        log.warning("cgroup %s cannot be removed", container.state.cgroup)
+                    time.sleep(0.01)
+        for kind in ("pid", "exit"):
+            _unlink(self._files.path(container.id, kind))
+        streams = self._streams(container)
+        for name in ("ack", "stdin", "stdout", "stderr", "hangup"):
+            _unlink(streams.path(name))
+        try:
+            os.rmdir(streams.directory)
+        except OSError:
+            pass
+        try:
+            sc.umount(self.bundle(container.id).rootfs, sc.MNT_DETACH)
+        except OSError:
+            pass
+        self.records.remove(container.id)
+
+    def _streams(self, container: Container) -> Streams:
+        return Streams(os.path.join(self._io, container.id), container.config.tty, container.config.stdin)
+
+    def _log_path(self, container: Container) -> str:
+        return log_path(self.bundle(container.id))
+
+    def _layer_names(self, container: Container) -> list[str]:
+        try:
+            with open(self.bundle(container.id).path("layers.json"), "rb") as file:
+                return list(orjson.loads(file.read()))
+        except FileNotFoundError:
+            return []
+
+    def _lock(self, id: str) -> asyncio.Lock:
+        return self._locks.setdefault(id, asyncio.Lock())
+
+
+def log_path(bundle: Bundle) -> str:
+    """Where the container logs to: the sandbox's directory and the container's file, put together at creation."""
+    try:
+        return os.readlink(bundle.path("log"))
+    except OSError:
+        return ""
+
+
+def prepare_cgroup(container: Container) -> None:
+    from berg.runtime.own.spec import device_rules
+
+    cgroups.create(container.state.cgroup)
+    cgroups.apply(container.state.cgroup, container.config.linux.resources)
+    cgroups.allow_devices(container.state.cgroup, device_rules(container.config))
+
+
+def _signal_number(name: str) -> int:
+    """`SIGTERM`, `TERM`, `15` or `RTMIN+3`; what nobody knows is SIGTERM."""
+    text = name.upper().removeprefix("SIG")
+    if text.isdigit():
+        return int(text)
+    base, sign, offset = text.partition("+") if "+" in text else text.partition("-")
+    try:
+        number = signal.Signals[f"SIG{base}"].value
+    except KeyError:
+        return signal.SIGTERM
+    return number + int(f"{sign}{offset}") if sign and offset.isdigit() else number
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(fd, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
