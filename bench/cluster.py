@@ -93,6 +93,8 @@ async def watch_fan_out(server: Server, path: str, watchers: int = 1000, events:
         )
         await reader.readuntil(b"\r\n\r\n")
         started.append(1)
+        if len(started) == watchers:
+            all_started.set()
         while not done.is_set():
             data = await reader.read(1 << 16)
             seen += data.count(b'"MODIFIED"')
@@ -102,10 +104,9 @@ async def watch_fan_out(server: Server, path: str, watchers: int = 1000, events:
 
     create = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "watched"}}).encode()
     await drive(server, lambda n: ("POST", path, create, "application/json"), 1, 5, 1)
-    version, started = "", list[int]()
+    version, started, all_started = "", list[int](), asyncio.Event()
     tasks = [asyncio.create_task(watcher()) for _ in range(watchers)]
-    while len(started) < watchers:
-        await asyncio.sleep(0.05)
+    await all_started.wait()
     began = time.perf_counter()
 
     def change(n: int) -> tuple[str, str, bytes, str]:
