@@ -34,19 +34,6 @@ HOOKS = (
 )
 """post-start hooks: upstream's name, module in `hooks/`"""
 
-ALWAYS_OPEN = (
-    "namespaces",
-    "nodes",
-    "pods",
-    "secrets",
-    "serviceaccounts",
-    "roles.rbac.authorization.k8s.io",
-    "rolebindings.rbac.authorization.k8s.io",
-    "clusterroles.rbac.authorization.k8s.io",
-    "clusterrolebindings.rbac.authorization.k8s.io",
-)
-"""what authentication, authorization and admission read without waiting"""
-
 
 class APIServer:
     def __init__(self, config: Config) -> None:
@@ -81,7 +68,8 @@ class APIServer:
         self.services = Services(config, store)
         self.resources = Resources(self.services)
         self._install(builtin().all)
-        await self.services.open(*(resource(name) for name in ALWAYS_OPEN))
+        # All built-in resources: authentication, authorization and admission read them without waiting.
+        await self.services.open(*builtin().all)
         self._build()
         if config.secure_port >= 0:
             await self._listen()

@@ -5,14 +5,92 @@ Source: k8s.io/apiserver pkg/endpoints/handlers/patch.go (applyPatcher), KEP-555
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
+
 from berg.apiserver.http.message import Request
-from berg.apiserver.registry import fieldmanager
+from berg.apiserver.registry import decoding, fieldmanager
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.options import WriteOptions
-from berg.apiserver.registry.update import Updated
-from berg.apiserver.registry.views import View
+from berg.apiserver.registry.patching import finish
+from berg.apiserver.registry.update import Updated, update
+from berg.apiserver.registry.views import WHOLE, View
 from berg.machinery import status
+from berg.machinery.codec import yaml as yaml_codec
+from berg.machinery.patch import apply as machinery
+from berg.machinery.status import Obj
 
 
 async def apply(request: Request, call: Call, view: View, options: WriteOptions) -> Updated:
-    raise status.internal_error(f"apply is not there yet {fieldmanager.__name__}")
+    """Creates what is not there. Raises ApiError: 409 when others own what the manifest would change."""
+    registry, resource = call.registry, call.resource
+    applied, faults = _parse(request, options.field_validation)
+    type_ = registry.type_of(resource)
+    if type_ is None:
+        raise status.internal_error(f"no schema of {resource.kind} to apply with")
+    if not view.identity:
+        applied = _as_object(call, view, applied)
+    version = applied.get("apiVersion") or ""
+    if version != resource.api_version:
+        raise status.bad_request(
+            f"Incorrect version specified in apply patch. Specified patch version: {version}, expected: "
+            f"{resource.api_version}"
+        )
+    encoded = orjson.dumps(applied)
+    now = call.context.clock.now()
+
+    async def merged(current: Obj | None) -> Obj:
+        live = None if current is None else (await registry.many_to_version([current], resource))[0]
+        wanted: Obj = orjson.loads(encoded)
+        base = orjson.loads(orjson.dumps(live)) if live is not None else None
+        result = machinery.apply(
+            base,
+            wanted,
+            options.field_manager,
+            force=bool(options.force),
+            subresource=call.subresource,
+            now=now,
+            type=type_,
+            reset=fieldmanager.reset_fields(call),
+            convert=fieldmanager.converter(call),
+        )
+        result = orjson.loads(orjson.dumps(result))
+        if live is None:
+            result["metadata"].pop("resourceVersion", None)
+        own = (wanted.get("metadata") or {}).get("resourceVersion")
+        if own:
+            result["metadata"]["resourceVersion"] = own
+        part = WHOLE if not view.identity else view
+        return await finish(call, part, live or {}, result, options.field_validation, faults)
+
+    return await update(call, merged, may_create=not call.subresource, tracked=False, admission_kind=view.admission_kind)
+
+
+def _parse(request: Request, mode: str) -> tuple[Obj, list[str]]:
+    faults: list[str] = []
+    parsed: Any
+    try:
+        if mode == decoding.IGNORE:
+            parsed = yaml_codec.loads(request.body)
+        else:
+            parsed, faults = yaml_codec.loads_strict(request.body)
+    except ValueError as e:
+        raise status.bad_request(f"error decoding YAML: {e}") from None
+    if not isinstance(parsed, dict):
+        raise status.bad_request(f"error decoding YAML: cannot unmarshal {type(parsed).__name__} into an object")
+    return parsed, faults
+
+
+def _as_object(call: Call, view: View, scale: Obj) -> Obj:
+    """A Scale is applied as the one field of the object that it stands for."""
+    bare: Obj = {"metadata": {}}
+    given = {"metadata": {}, "spec": scale.get("spec") or {}}
+    put = view.put(bare, given)
+    put.pop("metadata", None)
+    return {
+        "apiVersion": call.resource.api_version,
+        "kind": call.resource.kind,
+        "metadata": {"name": call.name, **({"namespace": call.namespace} if call.namespace else {})},
+        **put,
+    }

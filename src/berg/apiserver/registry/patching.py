@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from berg.apiserver.http.message import Request
 from berg.apiserver.registry import decoding
 from berg.apiserver.registry.call import Call
@@ -45,7 +47,7 @@ def transform(request: Request, call: Call, view: View, kind: str, mode: str) ->
             raise registry.not_found(call.name)
         versioned = (await registry.many_to_version([current], resource))[0]
         base = view.show(versioned)
-        given = _apply(kind, base, patch, shown)
+        given = orjson.loads(orjson.dumps(_apply(kind, base, patch, shown)))  # shares nothing with the patch
         return await finish(call, view, versioned, given, mode, faults)
 
     return patched

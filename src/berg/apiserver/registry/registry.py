@@ -14,10 +14,11 @@ import orjson
 
 from berg.apiserver.registry import conversion
 from berg.apiserver.registry.strategy import Strategy
-from berg.machinery import names, status
+from berg.machinery import names, schema, status
 from berg.machinery.codec import json as json_codec
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
+from berg.machinery.typedef import TypeDef
 from berg.storage.cacher import CacheEntry, CacheEvent, Cacher
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Registry:
         self.prefix = f"{services.config.etcd_prefix}/{prefix}/"
         self.cacher: Cacher | None = None
         self._opening: asyncio.Future[Cacher] | None = None
+        self.custom_types: dict[str, TypeDef] = {}
+        """version → schema, for a custom resource"""
+        self.scale_view: dict[str, Any] = {}
+        """version → its scale subresource, for a custom resource"""
         self.frames: dict[tuple[int, str, str], bytes] = {}
         """framed watch events, shared among watchers"""
         self._followers: list[asyncio.Task[None]] = []
@@ -137,6 +142,12 @@ class Registry:
 
     def is_stored_as(self, resource: Resource) -> bool:
         return resource.api_version == self.storage.api_version
+
+    def type_of(self, resource: Resource) -> TypeDef | None:
+        """The schema of the resource in one of its versions."""
+        if self.custom:
+            return self.custom_types.get(resource.version)
+        return schema.type_of(resource.group, resource.version, resource.kind)
 
     def to_storage(self, obj: Obj, source: Resource) -> Obj:
         return conversion.convert(obj, source, self.storage)

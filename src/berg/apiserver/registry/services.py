@@ -6,6 +6,7 @@ exist once per server (cluster addresses, node ports).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -78,8 +79,9 @@ class Services:
         return cacher
 
     async def open(self, *resources: Resource) -> None:
-        for resource in resources:
-            await self.registry(resource).open()
+        """Reads what has been stored of these; those without storage are passed over."""
+        found = {self.registries.get((r.group, r.plural)) for r in resources}
+        await asyncio.gather(*(registry.open() for registry in found if registry is not None))
 
     async def close(self) -> None:
         for registry in set(self.registries.values()):
