@@ -33,6 +33,8 @@ CONTROLLERS: dict[str, str] = {
     "namespace-controller": "namespace:NamespaceController",
     "serviceaccount-controller": "serviceaccount:ServiceAccountController",
     "garbage-collector-controller": "garbagecollector:GarbageCollector",
+    "job-controller": "job:JobController",
+    "ttl-after-finished-controller": "ttlafterfinished:TTLAfterFinishedController",
     "deployment-controller": "deployment:DeploymentController",
     "replicaset-controller": "replicaset:ReplicaSetController",
     "node-ipam-controller": "nodeipam:NodeIpamController",

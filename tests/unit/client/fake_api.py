@@ -358,6 +358,9 @@ def merge(old: Any, patch: Any, *, strategic: bool = False) -> Any:
             new.pop(k, None)
         elif strategic and isinstance(v, list) and k in MERGE_KEYS and isinstance(new.get(k), list):
             new[k] = merge_list(k, new[k], v)
+        elif k.startswith("$deleteFromPrimitiveList/"):
+            field = k.partition("/")[2]
+            new[field] = [x for x in new.get(field) or [] if x not in v]
         elif not k.startswith("$"):
             new[k] = merge(new.get(k), v, strategic=strategic)
     return new
