@@ -89,12 +89,19 @@ async def make(
     for name, value in env.items():
         answer.envs.add(key=name, value=value.encode("utf-8", "surrogateescape"))
     if signal := (c.get("lifecycle") or {}).get("stopSignal"):
-        answer.stop_signal = pb.Signal.Value(f"SIGNAL_{signal}")  # type: ignore[assignment]
+        answer.stop_signal = _signal(signal)
     answer.linux.security_context.CopyFrom(context)
     answer.linux.resources.CopyFrom(
         container_resources.linux(pod, c, memory_capacity, cpu_cfs_quota=config.cpu_cfs_quota, cgroup_v2=cgroup_v2)
     )
     return answer
+
+
+def _signal(name: str) -> pb.Signal:
+    for known in (f"SIGNAL_{name}", name):
+        if known in pb.Signal.keys():  # noqa: SIM118 - an enum's wrapper, no dict
+            return pb.Signal.Value(known)  # type: ignore[return-value]
+    raise ConfigError(f"unknown signal {name}")
 
 
 async def _image_user(images: ImageManager, image: str) -> tuple[int | None, str]:

@@ -150,7 +150,8 @@ class ImageManager:
             self._backoff.next(key, self._clock.now().timestamp())
             reason, message = _reason(requested, text, e.message)
             self._last_error[key] = f"{reason}: {message}"
-            raise StartError(reason, message, retry_at=self._backoff.expiry(key)) from e
+            # The next look only says that it backs off; that is soon, the next pull is later.
+            raise StartError(reason, message, retry_at=self._clock.now().timestamp() + 1) from e
         found = await self.present(ref, handler)
         total = self._clock.monotonic() - began
         self._event(

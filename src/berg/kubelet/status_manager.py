@@ -239,7 +239,12 @@ _RESIZE = ("PodResizePending", "PodResizeInProgress")
 
 def _conditions(old: list[Obj], new: list[Obj]) -> list[Obj]:
     before = {c["type"]: c for c in old}
-    changed = [c for c in new if not _same(before.get(c["type"]), c)]
+    changed = []
+    for c in new:
+        was = before.get(c["type"])
+        if not _same(was, c):
+            # A merge keeps what is not named, so what is no more has to be taken away by name.
+            changed.append({**{k: None for k in was or () if k not in c}, **c})
     types = {c["type"] for c in new}
     gone = [{"$patch": "delete", "type": t} for t in _RESIZE if t in before and t not in types]
     return changed + gone

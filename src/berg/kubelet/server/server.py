@@ -175,6 +175,9 @@ class KubeletServer:
         return _json(await stats.summary(self._kubelet))
 
     async def _node_logs(self, request: Request, rest: list[str]) -> Response:
+        return self._log_file(rest)
+
+    def _log_file(self, rest: list[str]) -> Response:
         """Files below /var/log."""
         root = Path("/var/log").resolve()
         path = root.joinpath(*rest).resolve() if rest else root
