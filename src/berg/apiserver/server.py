@@ -31,6 +31,11 @@ Hook = Callable[[Services], Awaitable[None]]
 HOOKS = (
     ("start-system-namespaces-controller", "namespaces"),
     ("rbac/bootstrap-roles", "rbac"),
+    ("scheduling/bootstrap-system-priority-classes", "priority_classes"),
+    ("priority-and-fairness-config-producer", "flow_control"),
+    ("bootstrap-controller", "kubernetes_service"),
+    ("start-cluster-authentication-info-controller", "authentication_info"),
+    ("start-kube-apiserver-identity-lease-controller", "identity_lease"),
 )
 """post-start hooks: upstream's name, module in `hooks/`"""
 
@@ -66,6 +71,7 @@ class APIServer:
         for room in kinds.ROOMS:
             import_module(f"berg.apiserver.kinds.{room}")
         self.services = Services(config, store)
+        self.services.spawn = self.spawn
         self.resources = Resources(self.services)
         self._install(builtin().all)
         # All built-in resources: authentication, authorization and admission read them without waiting.
@@ -73,6 +79,7 @@ class APIServer:
         self._build()
         if config.secure_port >= 0:
             await self._listen()
+            self.services.secure_port = self.port
         await self._run_hooks()
 
     async def _open_store(self) -> Any:

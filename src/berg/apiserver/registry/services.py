@@ -7,7 +7,8 @@ exist once per server (cluster addresses, node ports).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from berg.apiserver.auth.authorization import Authorizer, AuthzAttributes
@@ -39,6 +40,10 @@ class Services:
         self.tokens: Any = None
         """signs and verifies service-account tokens, set by the server"""
         self.allocators: dict[str, Any] = {}
+        self.secure_port = config.secure_port if config.secure_port > 0 else 6443
+        self.instance = str(uuid.uuid4())
+        self.spawn: Callable[[Coroutine[Any, Any, None]], None] = _not_running
+        """runs something beside the server until it stops, set by the server"""
         self.registries: dict[tuple[str, str], Registry] = {}
         """(group, plural) → registry; several groups may share one"""
 
@@ -174,6 +179,11 @@ class Services:
     def strategy(self, resource: Resource) -> Strategy:
         registry = self.registries.get((resource.group, resource.plural))
         return registry.strategy if registry is not None else strategy_of(resource)
+
+
+def _not_running(coroutine: Coroutine[Any, Any, None]) -> None:
+    coroutine.close()
+    raise RuntimeError("the server does not run")
 
 
 def _opened(registry: Registry) -> Cacher:
