@@ -109,8 +109,12 @@ class APIServer:
     def _build(self) -> None:
         """The request chain and everything it asks."""
         from berg.apiserver.admission.chain import AdmissionChain
+        from berg.apiserver.kinds.core.service_allocation import ServiceAllocation
 
         config, services = self.config, self.services
+        services.service_allocation = ServiceAllocation(
+            services, config.service_cluster_ip_range, config.service_node_port_range
+        )
         services.admission = AdmissionChain(
             services, enable=config.enable_admission_plugins, disable=config.disable_admission_plugins
         )
@@ -173,18 +177,16 @@ class APIServer:
             tokens.append(authentication.TokenFile(config.token_auth_file))
         from berg.apiserver.auth.serviceaccount import BootstrapTokens, ServiceAccountTokens
 
-        if config.service_account_key_file or config.service_account_signing_key_file:
-            self.service_account_tokens = ServiceAccountTokens(
-                signing_key_file=config.service_account_signing_key_file,
-                key_files=config.service_account_key_file,
-                issuers=config.service_account_issuer,
-                audiences=config.api_audiences,
-                lookup=self._lookup,
-                clock=config.clock,
-                check_objects=config.service_account_lookup,
-            )
-            self.services.tokens = self.service_account_tokens
-            tokens.append(self.service_account_tokens)
+        self.services.tokens = ServiceAccountTokens(
+            signing_key_file=config.service_account_signing_key_file,
+            key_files=config.service_account_key_file,
+            issuers=config.service_account_issuer,
+            audiences=config.api_audiences,
+            lookup=self._lookup,
+            clock=config.clock,
+            check_objects=config.service_account_lookup,
+        )
+        tokens.append(self.services.tokens)
         if config.enable_bootstrap_token_auth:
             tokens.append(BootstrapTokens(self._lookup, config.clock))
         self.bearer = authentication.Bearer(tokens)

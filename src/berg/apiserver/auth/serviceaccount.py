@@ -19,6 +19,7 @@ from typing import Any
 
 from berg.apiserver.auth.authentication import CREDENTIAL_ID, Unauthorized
 from berg.apiserver.http.message import User
+from berg.machinery import pki
 from berg.machinery.clock import Clock, parse_rfc3339
 from berg.machinery.status import Obj
 
@@ -96,6 +97,9 @@ class ServiceAccountTokens:
         publics: list[Any] = []
         if signing_key_file:
             self._private = serialization.load_pem_private_key(Path(signing_key_file).read_bytes(), None)
+        elif not key_files:
+            self._private = pki.new_key()  # a server in memory: its tokens die with it
+        if self._private is not None:
             publics.append(self._private.public_key())
         for path in key_files:
             publics += _load_public(path)

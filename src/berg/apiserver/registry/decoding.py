@@ -19,9 +19,11 @@ from berg.machinery.status import ApiError, Obj
 IGNORE, WARN, STRICT = "Ignore", "Warn", "Strict"
 
 
-def parse_body(request: Request, kind: str) -> tuple[Any, list[str]]:
+def parse_body(
+    request: Request, kind: str, media_types: tuple[str, ...] = negotiation.MEDIA_TYPES
+) -> tuple[Any, list[str]]:
     """The body as an object, and what strict reading found. Raises ApiError."""
-    media = negotiation.body_media_type(request)
+    media = negotiation.body_media_type(request, media_types)
     body = request.body
     if media == negotiation.PROTOBUF:
         from berg.machinery.codec import protobuf
@@ -58,11 +60,9 @@ def decode(
     resource: Resource,
     mode: str,
     warnings: list[str],
-    *,
-    kind: tuple[str, str, str] | None = None,
 ) -> Obj:
     """The body as an object of the resource, in the storage version."""
-    obj, faults = parse_body(request, resource.kind)
+    obj, faults = parse_body(request, resource.kind, registry.media_types)
     check_kind(obj, resource, request.body)
     return canonical(registry, obj, resource, mode=mode, warnings=warnings, faults=faults)
 

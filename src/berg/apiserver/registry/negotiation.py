@@ -21,6 +21,8 @@ JSON = "application/json"
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 MEDIA_TYPES = (JSON, YAML, PROTOBUF)
+CUSTOM_MEDIA_TYPES = (JSON, YAML)
+"""custom resources have no protobuf form"""
 GZIP_THRESHOLD_BYTES = 128 * 1024
 GZIP_LEVEL = 1
 _BROWSERS = ("curl/", "Wget/", "Mozilla/5.0")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from berg.apiserver.registry import conversion
+from berg.apiserver.registry.negotiation import CUSTOM_MEDIA_TYPES, MEDIA_TYPES
 from berg.apiserver.registry.strategy import Strategy
 from berg.machinery import names, schema, status
 from berg.machinery.codec import json as json_codec
@@ -65,6 +66,7 @@ class Registry:
         self.storage = storage
         self.strategy = strategy
         self.custom = custom
+        self.media_types = CUSTOM_MEDIA_TYPES if custom else MEDIA_TYPES
         self.versions: dict[str, Resource] = {storage.api_version: storage}
         self.convert_custom: ConvertMany | None = None
         if not prefix:

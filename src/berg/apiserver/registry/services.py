@@ -1,7 +1,6 @@
 """All registries of a server, and what code inside the server sees of it: reads from memory, privileged writes.
 
-This is the `Api` of admission plugins and the `services` of strategies. `allocators` is where kinds keep what must
-exist once per server (cluster addresses, node ports).
+This is the `Api` of admission plugins and the `services` of strategies.
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ class Services:
         self.authorizer: Authorizer | None = None
         self.tokens: Any = None
         """signs and verifies service-account tokens, set by the server"""
-        self.allocators: dict[str, Any] = {}
+        self.service_allocation: Any = None
+        """cluster IPs and node ports, set by the server"""
         self.secure_port = config.secure_port if config.secure_port > 0 else 6443
         self.instance = str(uuid.uuid4())
         self.spawn: Callable[[Coroutine[Any, Any, None]], None] = _not_running

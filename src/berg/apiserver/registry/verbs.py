@@ -67,7 +67,7 @@ def make_call(
 
 
 async def get(request: Request, registry: Registry, resource: Resource, view: View = WHOLE) -> Response:
-    accepted = negotiation.negotiate(request, OBJECT_SHAPES)
+    accepted = negotiation.negotiate(request, OBJECT_SHAPES, registry.media_types)
     info: RequestInfo = request.info
     cacher = registry.cacher or await registry.open()
     version = request.arg("resourceVersion") if request.raw_query else ""
@@ -98,7 +98,7 @@ async def list_(request: Request, registry: Registry, resource: Resource) -> Res
     namespace = info.namespace if registry.storage.namespaced else ""
     if options.watch or info.verb == "watch":
         return await watching.watch(request, registry, resource, namespace, options)
-    accepted = negotiation.negotiate(request, LIST_SHAPES)
+    accepted = negotiation.negotiate(request, LIST_SHAPES, registry.media_types)
     await registry.open()
     selection = Selection(registry, resource, namespace, options)
     page = await listing.read(registry, selection, options)
@@ -152,7 +152,7 @@ async def show(
 
 
 async def create(request: Request, registry: Registry, resource: Resource) -> Response:
-    accepted = negotiation.negotiate(request, OBJECT_SHAPES)
+    accepted = negotiation.negotiate(request, OBJECT_SHAPES, registry.media_types)
     options = write_options(request, "CreateOptions")
     call = make_call(request, registry, resource, options, options.obj("CreateOptions"))
     obj = decoding.decode(request, registry, resource, options.field_validation, call.warnings)
@@ -168,7 +168,7 @@ async def create(request: Request, registry: Registry, resource: Resource) -> Re
 
 
 async def update(request: Request, registry: Registry, resource: Resource, view: View = WHOLE) -> Response:
-    accepted = negotiation.negotiate(request, OBJECT_SHAPES)
+    accepted = negotiation.negotiate(request, OBJECT_SHAPES, registry.media_types)
     options = write_options(request, "UpdateOptions")
     call = make_call(request, registry, resource, options, options.obj("UpdateOptions"))
     shown = view.kind(resource)
@@ -199,7 +199,7 @@ async def update(request: Request, registry: Registry, resource: Resource, view:
 
 async def patch(request: Request, registry: Registry, resource: Resource, view: View = WHOLE) -> Response:
     kind = patching.patch_type(request, custom=registry.custom)
-    accepted = negotiation.negotiate(request, OBJECT_SHAPES)
+    accepted = negotiation.negotiate(request, OBJECT_SHAPES, registry.media_types)
     is_apply = kind == patching.APPLY_PATCH
     options = write_options(request, "PatchOptions", apply=is_apply)
     call = make_call(request, registry, resource, options, options.obj("PatchOptions"))
@@ -239,7 +239,7 @@ def delete_options(request: Request) -> Obj:
 
 
 async def delete(request: Request, registry: Registry, resource: Resource) -> Response:
-    accepted = negotiation.negotiate(request, OBJECT_SHAPES)
+    accepted = negotiation.negotiate(request, OBJECT_SHAPES, registry.media_types)
     options = delete_options(request)
     write = WriteOptions(dry_run=bool(options.get("dryRun")))
     call = make_call(request, registry, resource, write, options)
@@ -254,7 +254,7 @@ async def delete(request: Request, registry: Registry, resource: Resource) -> Re
 
 
 async def delete_collection(request: Request, registry: Registry, resource: Resource) -> Response:
-    accepted = negotiation.negotiate(request, LIST_SHAPES)
+    accepted = negotiation.negotiate(request, LIST_SHAPES, registry.media_types)
     info: RequestInfo = request.info
     selecting = list_options(request)
     options = delete_options(request)

@@ -50,8 +50,7 @@ class Watch:
     def plain(self) -> bool:
         """The stored bytes are what this watcher gets: frames are shared."""
         return (
-            self.accepted.media_type == negotiation.JSON
-            and not self.accepted.shape
+            not self.accepted.shape
             and self.registry.convert_custom is None
             and self.registry.is_stored_as(self.resource)
         )
@@ -61,11 +60,13 @@ class Watch:
     async def frame(self, type_: str, entry: CacheEntry, revision: int) -> bytes:
         if self.plain:
             frames = self.registry.frames
-            name = (revision, entry.key, type_)
+            name = (revision, entry.key, type_ + self.accepted.media_type)
             found = frames.get(name)
             if found is None:
-                raw = entry.raw
-                found = b'{"type":"%b","object":%b}\n' % (type_.encode(), raw)
+                if self.accepted.media_type == negotiation.PROTOBUF:
+                    found = self._encode(type_, entry.obj)
+                else:
+                    found = b'{"type":"%b","object":%b}\n' % (type_.encode(), entry.raw)
                 if len(frames) >= KEPT_FRAMES:
                     for old in list(frames)[: KEPT_FRAMES // 2]:
                         del frames[old]
@@ -91,7 +92,7 @@ class Watch:
         if self.accepted.media_type == negotiation.PROTOBUF:
             from berg.machinery.codec import protobuf
 
-            return protobuf.dumps_watch_event(type_, obj)
+            return protobuf.watch_event(type_, protobuf.dumps(obj))
         return b'{"type":"%b","object":%b}\n' % (type_.encode(), json_codec.dumps(obj))
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
@@ -191,9 +192,7 @@ async def watch(
     request: Request, registry: Registry, resource: Resource, namespace: str, options: ListOptions
 ) -> Response:
     """Raises ApiError for what is wrong before the first event."""
-    accepted = negotiation.negotiate(
-        request, negotiation.OBJECT_SHAPES, (negotiation.JSON, negotiation.PROTOBUF, negotiation.YAML)
-    )
+    accepted = negotiation.negotiate(request, negotiation.OBJECT_SHAPES, registry.media_types)
     if accepted.media_type == negotiation.YAML:
         raise status.not_acceptable([negotiation.JSON, negotiation.PROTOBUF + ";stream=watch"])
     cacher = registry.cacher or await registry.open()

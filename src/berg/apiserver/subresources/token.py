@@ -41,7 +41,7 @@ async def handle(request: Request, registry: Registry, resource_: Resource) -> R
     now = services.clock.now()
     spec: Obj = wanted.setdefault("spec", {})
     spec["audiences"] = spec.get("audiences") or list(issuer.audiences)
-    seconds = spec.setdefault("expirationSeconds", DEFAULT_S)
+    seconds = spec["expirationSeconds"] = spec.get("expirationSeconds") or DEFAULT_S
     spec.setdefault("boundObjectRef", None)
     meta.update(name=call.name, namespace=call.namespace, uid=uid, creationTimestamp=rfc3339(now))
     errors = _validate(seconds)
