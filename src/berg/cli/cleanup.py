@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from berg.lifecycle import hostnet
 from berg.lifecycle.down import Cleaner
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec
 
 
-def containers(layout: Layout, spec: ClusterSpec) -> None:
-    if spec.runtime != "berg":
-        return
-    import asyncio
-
-    from berg.cli.node import cgroup_root, runtime_state
-    from berg.runtime.own.config import OwnConfig
-    from berg.runtime.own.destroy import destroy
-
-    for node in spec.nodes:
-        config = OwnConfig(
-            root=str(layout.node(node.name) / "runtime"),
-            state=str(runtime_state(layout, node)),
-            default_cgroup_parent=cgroup_root(spec, node),
-        )
-        asyncio.run(destroy(config))
-
-
-def networks(layout: Layout, spec: ClusterSpec) -> None:
+def containers_and_networks(layout: Layout, spec: ClusterSpec) -> None:
+    """Every sandbox with its containers, mounts, namespaces and groups, then the bridges they hung on."""
     if spec.runtime == "sim":
         return
-    from berg.cli.node import proxy_table
-    from berg.lifecycle import hostnet
-    from berg.network import routes
-    from berg.network.cni.bridge import destroy
-    from berg.proxy.proxy import cleanup
-
-    destroy(bridge=spec.bridge, table=f"berg-{spec.name}")
-    cleanup(proxy_table(spec))
-    routes.flush()
+    asyncio.run(_nodes(layout, spec))
     hostnet.remove(spec)
 
 
-CLEANERS: list[Cleaner] = [containers, networks]
+async def _nodes(layout: Layout, spec: ClusterSpec) -> None:
+    from berg.cli.node import own_config, pod_network
+    from berg.runtime.own.destroy import destroy
+
+    for node in spec.nodes:
+        network = pod_network(layout, spec, node)
+        if spec.runtime == "berg":
+            await destroy(own_config(layout, spec, node), network)
+        if not node.netns:  # the rest goes with the namespace
+            await network.destroy()
+
+
+def rules(layout: Layout, spec: ClusterSpec) -> None:
+    if spec.runtime == "sim":
+        return
+    from berg.cli.node import proxy_table
+    from berg.network import routes
+    from berg.proxy.proxy import cleanup
+
+    cleanup(proxy_table(spec))
+    routes.flush()
+
+
+CLEANERS: list[Cleaner] = [containers_and_networks, rules]

@@ -13,10 +13,12 @@ from berg.kubelet.config import KubeletConfig
 from berg.kubelet.kubelet import Kubelet
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec, NodeSpec
+from berg.network.cni.bridge import BridgeNetwork
 from berg.network.network import Config as NetworkConfig
 from berg.network.network import Network
 from berg.proxy.proxy import Config as ProxyConfig
 from berg.proxy.proxy import Proxy
+from berg.runtime.own.config import OwnConfig
 
 
 def proxy_table(spec: ClusterSpec) -> str:
@@ -38,11 +40,9 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
     def client(who: str) -> Client:
         return Client.from_kubeconfig(str(layout.kubeconfig(who)))
 
-    home = layout.node(node.name)
-    network = Network(
-        client("network"), NetworkConfig(node.name, home), lambda cidr: pod_network(layout, spec, node, cidr)
-    )
-    runtime, parts = _runtime(layout, spec, node, network)
+    pods = pod_network(layout, spec, node)
+    network = Network(client("network"), NetworkConfig(node.name, layout.node(node.name)), pods)
+    runtime, parts = _runtime(layout, spec, node, pods)
     kubelet = Kubelet(client(f"kubelet-{node.name}"), runtime, kubelet_config(layout, spec, node))
     network.changed = lambda: asyncio.ensure_future(kubelet.state.check())
     proxy = Proxy(
@@ -62,37 +62,31 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
     return [*parts, network, kubelet, proxy, dns]
 
 
-def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec, cidr: str) -> Any:
-    from berg.network.cni.bridge import BridgeNetwork
-
+def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> BridgeNetwork:
     return BridgeNetwork(
-        pod_cidr=cidr,
-        cluster_cidr=spec.pod_cidr,
-        bridge=spec.bridge,
-        table=f"berg-{spec.name}",
-        state_dir=layout.node(node.name) / "cni",
+        spec.name, str(layout.node(node.name) / "cni"), cluster_cidrs=[spec.pod_cidr], bridge=spec.bridge
     )
 
 
-def _runtime(layout: Layout, spec: ClusterSpec, node: NodeSpec, network: Network) -> tuple[Any, list[Any]]:
+def _runtime(layout: Layout, spec: ClusterSpec, node: NodeSpec, network: BridgeNetwork) -> tuple[Any, list[Any]]:
     if spec.runtime == "containerd":
         from berg.runtime.remote import RemoteRuntime
 
         remote = RemoteRuntime(spec.containerd_socket)
         return remote, [remote]
     from berg.cli.image_service import ImageService
-    from berg.runtime.own.config import OwnConfig
     from berg.runtime.own.runtime import BergRuntime
 
-    own = BergRuntime(
-        OwnConfig(
-            root=str(layout.node(node.name) / "runtime"),
-            state=str(runtime_state(layout, node)),
-            default_cgroup_parent=cgroup_root(spec, node),
-        ),
-        network,
-    )
+    own = BergRuntime(own_config(layout, spec, node), network)
     return own, [own, ImageService(layout.run / f"images-{node.name}.sock", own.images)]
+
+
+def own_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> OwnConfig:
+    return OwnConfig(
+        root=str(layout.node(node.name) / "runtime"),
+        state=str(runtime_state(layout, node)),
+        default_cgroup_parent=cgroup_root(spec, node),
+    )
 
 
 def kubelet_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> KubeletConfig:
