@@ -7,7 +7,7 @@ failed or was never called, and succeeds then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,6 +52,10 @@ class PodNetwork(Protocol):
         ...
 
     async def teardown(self, request: PodNetworkRequest) -> None: ...
+
+    async def gc(self, keep: Collection[str]) -> None:
+        """Tears down every sandbox that is not among these: what a crash or a reboot left."""
+        ...
 
     async def status(self) -> str | None:
         """None when pods can be connected, otherwise why not (shown as the node's NetworkNotReady message)."""

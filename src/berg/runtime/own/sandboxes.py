@@ -10,6 +10,7 @@ moment its network is up until it is stopped, or the machine starts anew.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -25,6 +26,8 @@ from berg.runtime.own.state import Records, Sandbox, SandboxState, boot_id, is_a
 
 if TYPE_CHECKING:
     from berg.runtime.api import cri_pb2 as pb
+
+log = logging.getLogger(__name__)
 
 POD, CONTAINER, NODE, TARGET = range(4)
 """CRI's NamespaceMode."""
@@ -57,6 +60,11 @@ class Sandboxes:
                 sandbox.state.ready = False
                 self.records.save(sandbox)
             self._names[_name(sandbox.config)] = sandbox.id
+        if self._network is not None:
+            try:
+                await self._network.gc(self.records.all.keys())
+            except PodNetworkError as error:
+                log.warning("the pod network could not be tidied: %s", error)
         pins = os.path.join(self._state_directory, "ns")
         stray = [id for id in _listdir(pins) if id not in self.records.all]
         if stray:
