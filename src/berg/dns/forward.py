@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
+from typing import cast
 
 _TIMEOUT_S = 2.0
 
@@ -45,8 +46,7 @@ class _Exchange(asyncio.DatagramProtocol):
         self._query, self._reply = query, reply
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        transport.sendto(self._query)
+        cast(asyncio.DatagramTransport, transport).sendto(self._query)  # uvloop's is no subclass
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         same_question = data[12:].lower().startswith(self._query[12:].split(b"\0", 1)[0].lower())

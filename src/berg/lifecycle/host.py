@@ -110,7 +110,7 @@ def address() -> str:
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.255", 9))
+            probe.connect(("198.51.100.1", 9))  # documentation's range: never on the link itself
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
