@@ -18,6 +18,7 @@ from berg.apiserver.discovery import Discovery
 from berg.apiserver.health import Health
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.http.server import HTTPServer, tls_context
+from berg.apiserver.openapi.publish import OpenAPI
 from berg.apiserver.paths import Paths
 from berg.apiserver.registry.services import Services
 from berg.apiserver.rest import Resources
@@ -123,6 +124,8 @@ class APIServer:
         self._watch_rbac()
         self.discovery = Discovery(lambda: list(self.resources.table.values()), self._address)
         self.paths = Paths(self.discovery, self.health)
+        self.openapi = OpenAPI(lambda: list(self.resources.table.values()))
+        self.paths.prefixes["/openapi/"] = self.openapi.handle
         self.authentication = self._authentication()
         self.chain = Chain(
             authentication=self.authentication,

@@ -1,0 +1,161 @@
+"""`/openapi/v2` and `/openapi/v3`: each document made when it is first asked for, then kept as bytes.
+
+Every v3 document stands under a URL with its hash, so that clients may keep it for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+
+import orjson
+
+import berg
+from berg.apiserver import version as versions
+from berg.apiserver.http.message import Request, Response
+from berg.apiserver.openapi.operations import Writer, paths
+from berg.apiserver.openapi.schemas import Schemas
+from berg.apiserver.registry import negotiation
+from berg.machinery import bundle, schema, status
+from berg.machinery.resources import Resource
+from berg.machinery.status import Obj
+
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+_ALWAYS = (f"{_META}DeleteOptions", f"{_META}Status", f"{_META}ObjectMeta", f"{_META}ListMeta")
+_EXTRA: dict[str, Obj] = {f"{_META}Patch": {"type": "object"}}
+
+Custom = Callable[[Resource], "tuple[Obj, Obj] | None"]
+"""(schema, list schema) of a custom resource; None for a built-in one"""
+
+
+@cache
+def _kind_name(group: str, version: str, kind: str) -> str | None:
+    row = bundle.kind_index().get((group, version, kind))
+    return None if row is None else str(bundle.type_rows()[row][0])
+
+
+class OpenAPI:
+    def __init__(self, resources: Callable[[], list[Resource]]) -> None:
+        self._resources = resources
+        self.custom: Custom = lambda r: None
+        self.remote: Callable[[], dict[str, bytes]] = dict
+        """group version path → v3 document of an aggregated server"""
+        self._documents: dict[str, tuple[bytes, str]] = {}
+        self._changes = 0
+
+    def changed(self, group_version: str = "") -> None:
+        self._changes += 1
+        self._documents.clear()
+
+    def handle(self, request: Request) -> Response | None:
+        path = request.path.rstrip("/")
+        if path == "/openapi/v2":
+            accept = request.headers.get("accept", "")
+            if accept and negotiation._negotiate(accept, (), ("application/json",)) is None:
+                raise status.not_acceptable(["application/json"])
+            return self._answer(request, "v2", self._v2)
+        if path == "/openapi/v3":
+            return self._answer(request, "v3", self._index)
+        if path.startswith("/openapi/v3/"):
+            name = path.removeprefix("/openapi/v3/")
+            remote = self.remote().get(name)
+            if remote is not None:
+                return Response(200, remote)
+            if name not in self._group_versions():
+                return None
+            response = self._answer(request, name, lambda: self._v3(name))
+            if request.arg("hash"):
+                response.headers["Cache-Control"] = "public, immutable"
+            return response
+        return None
+
+    def _answer(self, request: Request, name: str, make: Callable[[], Obj]) -> Response:
+        found = self._documents.get(name)
+        if found is None:
+            body = orjson.dumps(make())
+            found = self._documents[name] = (body, f'"{hashlib.sha512(body).hexdigest().upper()}"')
+        body, etag = found
+        headers = {"ETag": etag, "Vary": "Accept"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(304, b"", "", headers)
+        response = Response(200, body, headers=headers)
+        negotiation.compress(request, response)
+        return response
+
+    # ---- documents
+
+    def _group_versions(self) -> dict[str, list[Resource]]:
+        """`apis/apps/v1` → its resources."""
+        found: dict[str, list[Resource]] = {}
+        for r in self._resources():
+            found.setdefault(r.root[1:], []).append(r)
+        return found
+
+    def _index(self) -> Obj:
+        listed = {}
+        for name in self._group_versions():
+            seed = f"{berg.__version__}/{versions.GIT_VERSION}/{name}/{self._changes}"
+            digest = hashlib.sha512(seed.encode()).hexdigest().upper()
+            listed[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={digest}"}
+        for name, document in self.remote().items():
+            digest = hashlib.sha512(document).hexdigest().upper()
+            listed[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={digest}"}
+        return {"paths": listed}
+
+    def _v3(self, name: str) -> Obj:
+        schemas = Schemas("#/components/schemas/")
+        document: Obj = {
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes", "version": versions.GIT_VERSION},
+            "paths": self._paths(self._group_versions()[name], schemas),
+            "components": {"schemas": schemas.found},
+        }
+        document["components"]["schemas"] = dict(sorted(schemas.found.items()))
+        return document
+
+    def _v2(self) -> Obj:
+        schemas = Schemas("#/definitions/")
+        every = self._paths(self._resources(), schemas)
+        return {
+            "swagger": "2.0",
+            "info": {"title": "Kubernetes", "version": versions.GIT_VERSION},
+            "paths": every,
+            "definitions": dict(sorted(schemas.found.items())),
+        }
+
+    def _paths(self, resources: list[Resource], schemas: Schemas) -> Obj:
+        found: Obj = {}
+        names: dict[tuple[str, str, str], str] = {}
+
+        def name_of(group: str, version: str, kind: str) -> str | None:
+            own = names.get((group, version, kind))
+            if own is not None:
+                return own
+            name = _kind_name(group, version, kind)
+            if name is not None:
+                schemas.add(schema.type_named(name))
+            return name
+
+        writer = Writer(schemas.v2, schemas.ref)
+        for always in _ALWAYS:
+            if always in bundle.type_index():
+                schemas.add(schema.type_named(always))
+        schemas.found.update(_EXTRA)
+        for r in resources:
+            custom = self.custom(r)
+            if custom is not None:
+                name = custom_name(r)
+                names[r.group, r.version, r.kind] = name
+                names[r.group, r.version, r.list_kind] = f"{name}List"
+                names[r.group, r.version, f"{r.kind}List"] = f"{name}List"
+                shown = orjson.dumps(custom).decode().replace("#/definitions/", schemas.prefix)
+                schemas.found[name], schemas.found[f"{name}List"] = orjson.loads(shown)
+            found.update(paths(r, name_of, writer))
+        schemas.settle()
+        return found
+
+
+def custom_name(r: Resource) -> str:
+    """`com.example.stable.v1.CronTab`: the group reversed."""
+    return ".".join([*reversed(r.group.split(".")), r.version, r.kind])
