@@ -1,7 +1,7 @@
 """IP addresses and CIDRs in fields: faults and warnings in upstream's words.
 
-Fields that are old accept what Go's old parser did (leading zeros, IPv4-mapped IPv6); newer ones demand the
-canonical form.
+Values that are already stored may be of the forms that Go's old parser accepted (leading zeros, IPv4-mapped IPv6);
+new ones may not. Fields that came later demand the canonical form.
 
 Source: apimachinery pkg/util/validation/ip.go.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from berg.machinery.status import FieldError, invalid_value
 
@@ -47,12 +47,12 @@ def show(address: Address) -> str:
     return str(address)
 
 
-def legacy_ip(path: str, text: str) -> list[FieldError]:
-    """The check of fields that have always been there."""
-    return [] if parse_ip(text) is not None else [invalid_value(path, text, BAD_IP)]
+def legacy_ip(path: str, text: str, known: Collection[str] = ()) -> list[FieldError]:
+    """The check of fields that have always been there; `known`: what is stored, which may stay as it is."""
+    return [] if text in known else _sound_ip(path, text)
 
 
-def strict_ip(path: str, text: str) -> list[FieldError]:
+def _sound_ip(path: str, text: str) -> list[FieldError]:
     address = parse_ip(text)
     if address is None:
         return [invalid_value(path, text, BAD_IP)]
@@ -60,9 +60,14 @@ def strict_ip(path: str, text: str) -> list[FieldError]:
         return [invalid_value(path, text, "must not have leading 0s")]
     if _mapped(address):
         return [invalid_value(path, text, "must not be an IPv4-mapped IPv6 address")]
-    if str(address) != text:
-        return [invalid_value(path, text, f'must be in canonical form ("{address}")')]
     return []
+
+
+def strict_ip(path: str, text: str) -> list[FieldError]:
+    if errors := _sound_ip(path, text):
+        return errors
+    canonical = str(parse_ip(text))
+    return [] if canonical == text else [invalid_value(path, text, f'must be in canonical form ("{canonical}")')]
 
 
 def ip_warnings(path: str, text: str) -> list[str]:
@@ -89,11 +94,11 @@ def parse_cidr(text: str) -> Network | None:
     return None if parts is None else ipaddress.ip_network((str(parts[0]), parts[1]), strict=False)
 
 
-def legacy_cidr(path: str, text: str) -> list[FieldError]:
-    return [] if parse_cidr(text) is not None else [invalid_value(path, text, BAD_CIDR)]
+def legacy_cidr(path: str, text: str, known: Collection[str] = ()) -> list[FieldError]:
+    return [] if text in known else _sound_cidr(path, text)
 
 
-def strict_cidr(path: str, text: str) -> list[FieldError]:
+def _sound_cidr(path: str, text: str) -> list[FieldError]:
     network, parts = parse_cidr(text), _split(text)
     if network is None or parts is None:
         return [invalid_value(path, text, BAD_CIDR)]
@@ -104,9 +109,14 @@ def strict_cidr(path: str, text: str) -> list[FieldError]:
         return [invalid_value(path, text, "must not have an IPv4-mapped IPv6 address")]
     if parts[0] != network.network_address:
         return [invalid_value(path, text, "must not have bits set beyond the prefix length")]
-    if str(network) != text:
-        return [invalid_value(path, text, f'must be in canonical form ("{network}")')]
     return []
+
+
+def strict_cidr(path: str, text: str) -> list[FieldError]:
+    if errors := _sound_cidr(path, text):
+        return errors
+    canonical = str(parse_cidr(text))
+    return [] if canonical == text else [invalid_value(path, text, f'must be in canonical form ("{canonical}")')]
 
 
 def cidr_warnings(path: str, text: str) -> list[str]:

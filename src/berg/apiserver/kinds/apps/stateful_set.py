@@ -15,6 +15,11 @@ from berg.machinery import names
 from berg.machinery.status import FieldError, Obj
 
 
+def _rolling(obj: Obj) -> Obj | None:
+    found: Obj | None = ((obj.get("spec") or {}).get("updateStrategy") or {}).get("rollingUpdate")
+    return found
+
+
 @strategy_for("apps", "statefulsets")
 class StatefulSetStrategy(WorkloadStrategy):
     initial_status = {"replicas": 0, "availableReplicas": 0}
@@ -37,11 +42,9 @@ class StatefulSetStrategy(WorkloadStrategy):
             strategy["type"] = "RollingUpdate"
             if strategy.get("rollingUpdate") is None:
                 strategy["rollingUpdate"] = {}
-        if strategy["type"] == "RollingUpdate" and (rolling := strategy.get("rollingUpdate")) is not None:
-            if rolling.get("partition") is None:
-                rolling["partition"] = 0
-            if rolling.get("maxUnavailable") is None:
-                rolling["maxUnavailable"] = 1
+        rolling = strategy.get("rollingUpdate") if strategy["type"] == "RollingUpdate" else None
+        if rolling is not None and rolling.get("partition") is None:
+            rolling["partition"] = 0
         retention = spec.get("persistentVolumeClaimRetentionPolicy")
         if retention is None:
             retention = spec["persistentVolumeClaimRetentionPolicy"] = {}
@@ -54,6 +57,19 @@ class StatefulSetStrategy(WorkloadStrategy):
             claim_spec_defaults(claim.setdefault("spec", {}))
             if not (status := claim.setdefault("status", {})).get("phase"):
                 status["phase"] = "Pending"
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        super().prepare_for_create(ctx, obj)
+        self._drop_disabled(obj)
+
+    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        if "maxUnavailable" not in (_rolling(old) or {}):
+            self._drop_disabled(obj)
+
+    def _drop_disabled(self, obj: Obj) -> None:
+        """maxUnavailable waits for its feature gate, off by default."""
+        if rolling := _rolling(obj):
+            rolling.pop("maxUnavailable", None)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.apps.validation import validate_stateful_set

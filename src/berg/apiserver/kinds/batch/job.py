@@ -112,14 +112,14 @@ class JobStrategy(WorkloadStrategy):
         super().default(obj)
         spec = obj["spec"]
         job_spec_defaults(spec)
-        labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-        if labels and not obj["metadata"].get("labels"):
-            obj["metadata"]["labels"] = dict(labels)
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         super().prepare_for_create(ctx, obj)
         if not obj["spec"].get("manualSelector"):
             generate_selector(obj)
+        labels = ((obj["spec"].get("template") or {}).get("metadata") or {}).get("labels")
+        if labels and not obj["metadata"].get("labels"):
+            obj["metadata"]["labels"] = dict(labels)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.batch.validation import validate_job

@@ -68,6 +68,8 @@ class PodStrategy(Strategy):
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.pod_spec import update
 
+        if ctx.subresource == "binding":  # checked by who binds; it sets what nobody else may
+            return []
         validators = {
             "ephemeralcontainers": update.validate_ephemeral_containers_update,
             "resize": update.validate_resize,

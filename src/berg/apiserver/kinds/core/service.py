@@ -77,7 +77,7 @@ class ServiceStrategy(Strategy):
         service_fields.default(obj)
 
     def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
-        return names.dns1035_label(name.rstrip("-") + "a" if prefix and name.endswith("-") else name)
+        return names.dns1123_label(name.rstrip("-") + "a" if prefix and name.endswith("-") else name)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.service_validation import validate_service
