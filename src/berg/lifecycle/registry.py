@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from berg.lifecycle.errors import BadDataDir
 from berg.lifecycle.layout import default_root
 from berg.lifecycle.spec import ClusterSpec
 from berg.lifecycle.supervisor import read_pid
+
+_BRIDGE = re.compile(r"berg(\d+)")
 
 
 def clusters() -> dict[str, Path]:
@@ -19,8 +22,11 @@ def clusters() -> dict[str, Path]:
 
 
 def free_index() -> int:
-    """The lowest number that no cluster here has; it chooses address ranges. 0–99."""
-    used = set()
+    """The lowest number that no cluster here has; it chooses address ranges. 0–99.
+
+    A cluster kept under another root shows by its bridge.
+    """
+    used = {int(m[1]) for p in Path("/sys/class/net").glob("berg*") if (m := _BRIDGE.fullmatch(p.name))}
     for directory in clusters().values():
         try:
             used.add(ClusterSpec.read(directory / "spec.json").index)
