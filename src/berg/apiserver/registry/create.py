@@ -52,7 +52,7 @@ async def _create_named(call: Call, obj: Obj) -> CacheEntry:
     registry, strategy, context = call.registry, call.registry.strategy, call.context
     meta = obj["metadata"]
     objectmeta.fill_system_fields(obj, context.clock.now())
-    if strategy.has_status:
+    if strategy.has_status and not strategy.status_on_create:
         obj.pop("status", None)
     if strategy.generation:
         meta["generation"] = 1
