@@ -149,7 +149,7 @@ class GoSource:
             elif "inline" in options:
                 prefix, _, bare = go_type.lstrip("*").rpartition(".")
                 home = package
-                if prefix == "metav1":
+                if prefix == "metav1" or bare in ("TypeMeta", "ObjectMeta", "ListMeta"):
                     home = META[:-1]
                 elif prefix in ("v1", "core", "corev1"):
                     home = "io.k8s.api.core.v1"
@@ -303,7 +303,7 @@ class Types:
             flags = (2 if go_type.startswith("*") else 0) | (4 if "omitempty" in options else 0)
             flags |= 8 if "omitzero" in options else 0
         else:  # a field younger than the sources: conventions of API fields say it nearly always
-            pointer = not required and expr[0] not in "[{~" and expr not in ("string", "raw", "bytes")
+            pointer = not required and expr[0] not in "[{~" and expr not in ("raw", "bytes")
             if field in ("metadata", "status", "kind", "apiVersion"):
                 pointer = False
             flags = (2 if pointer else 0) | (0 if required else 4)

@@ -337,9 +337,11 @@ def _anything(field: Field, value: Any, path: str, unknown: list[str], where: _W
 _SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 
 
-def _schema(value: Obj, path: str, unknown: list[str], where: _Where | None) -> Any:
+def _schema(value: Any, path: str, unknown: list[str], where: _Where | None) -> Any:
     from berg.machinery.typedef import type_named
 
+    if value.__class__ is not dict:
+        raise _wrong(value, Field("", "object", struct=type_named(_SCHEMA)), where)
     _struct(type_named(_SCHEMA), value, path, unknown, where)
     return value
 
@@ -351,8 +353,20 @@ def _schema_or_array(
     if value.__class__ is list:
         for i, inner in enumerate(value):
             _schema(inner, f"{path}[{i}]", unknown, here)
-    elif value.__class__ is dict:
+    else:
         _schema(value, path, unknown, here)
+    return value
+
+
+def _schema_or_strings(
+    field: Field, value: Any, path: str, unknown: list[str], where: _Where | None, owner: TypeDef
+) -> Any:
+    here = _at(field, where, owner)
+    if value.__class__ is not list:
+        return _schema(value, path, unknown, here)
+    for inner in value:
+        if inner.__class__ is not str:
+            raise _wrong(inner, field, here, "string")
     return value
 
 
@@ -386,5 +400,5 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "fieldsv1": _anything,
     "schemaorarray": _schema_or_array,
     "schemaorbool": _schema_or_bool,
-    "schemaorstrings": _schema_or_array,
+    "schemaorstrings": _schema_or_strings,
 }
