@@ -83,7 +83,7 @@ class ImageService:
         return [_shown(await self._images.pull(request["name"], credentials, report))]
 
     async def _list(self, request: dict[str, Any], report: Report) -> Any:
-        return [_shown(i) for i in self._images.list()]
+        return [_shown(i) for i in self._images.all()]
 
     async def _remove(self, request: dict[str, Any], report: Report) -> Any:
         if not self._images.remove(request["name"]):
