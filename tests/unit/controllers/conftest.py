@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -106,11 +107,12 @@ class World:
 
 
 @pytest.fixture
-async def world():
+async def world(caplog: pytest.LogCaptureFixture):
     w = World()
     yield w
     if w.manager is not None:
         await w.manager.stop()
+    assert not [r for r in caplog.get_records("call") if r.levelno >= logging.ERROR], "a controller failed"
 
 
 def template(labels: dict[str, str], image: str = "nginx:1") -> Obj:
