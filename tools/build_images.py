@@ -105,7 +105,11 @@ RECIPES = {
     ),
 }
 
-_PASSWD = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nwww-data:x:33:33:www-data:/var/www:/bin/false\n"
+_PASSWD = """\
+root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534:nobody:/:/bin/false
+www-data:x:33:33:www-data:/var/www:/bin/false
+"""
 _GROUP = "root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\n"
 
 

@@ -83,14 +83,14 @@ class Containers:
         for container in list(self.records.all.values()):
             state = container.state
             self._images.hold_layers(container.id, self._layer_names(container))
-            if state.state != "running" and not os.path.exists(self._files.path(container.id, "pid")):
+            if state.state != "running" and not self._files.has(container.id, "pid"):
                 continue
             if state.boot_id != now_boot:
                 if state.state == "running":
                     self._lost(container)
                 continue
             self._attach(container)
-            if os.path.exists(self._files.path(container.id, "exit")):
+            if self._files.has(container.id, "exit"):
                 self._end_soon(container)
             elif state.state != "running":
                 self._started(container)  # Berg was killed between the start and its note of it
@@ -365,7 +365,7 @@ class Containers:
         state.exit_code, state.finished_at = status
         state.state = "exited"
         state.reason = "OOMKilled" if state.oom_kills else "Completed" if state.exit_code == 0 else "Error"
-        if state.exit_code == LOST_EXIT_CODE and not os.path.exists(self._files.path(container.id, "exit")):
+        if state.exit_code == LOST_EXIT_CODE and not self._files.has(container.id, "exit"):
             state.reason = "Unknown"
         self.records.save(container)
         self._finish(container)
@@ -373,16 +373,8 @@ class Containers:
 
     async def _exit_status(self, container: Container) -> tuple[int, int]:
         """Exit code and time. The monitor writes them moments after the process has ended, if it is there."""
-        path = self._files.path(container.id, "exit")
         state = container.state
-        while True:
-            try:
-                with open(path) as file:
-                    text = file.read()
-                if text.endswith("\n"):
-                    break
-            except FileNotFoundError:
-                pass
+        while (written := self._files.exit_status(container.id)) is None:
             if not is_alive(state.monitor_pid, state.monitor_start):
                 return LOST_EXIT_CODE, time.time_ns()
             await asyncio.sleep(0.002)
@@ -394,7 +386,7 @@ class Containers:
             finally:
                 os.close(pidfd)
             return LOST_EXIT_CODE, time.time_ns()
-        return int(text), os.stat(path).st_mtime_ns
+        return written
 
     def _finish(self, container: Container) -> None:
         """After the end is on record: the last of the log, and the monitor may go."""
@@ -443,11 +435,9 @@ class Containers:
         async def wait() -> None:
             try:
                 await _readable(pidfd)
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
             finally:
                 os.close(pidfd)
+            _collect_child(pid)
 
         task = asyncio.get_running_loop().create_task(wait())
         self._tasks.add(task)
@@ -523,6 +513,13 @@ def _signal_number(name: str) -> int:
     except KeyError:
         return signal.SIGTERM
     return number + int(f"{sign}{offset}") if sign and offset.isdigit() else number
+
+
+def _collect_child(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # a child of an earlier Berg: init reaps it
 
 
 async def _readable(fd: int) -> None:

@@ -64,7 +64,7 @@ class Creator:
         for other in self._containers.all.values():
             metadata = other.config.metadata
             if other.state.sandbox_id == sandbox.id and (metadata.name, metadata.attempt) == wanted:
-                text = f"failed to reserve container name {wanted[0]!r} (attempt {wanted[1]}): is reserved for {other.id!r}"
+                text = f"failed to reserve container name {wanted!r}: is reserved for {other.id!r}"
                 raise CRIError(Code.UNKNOWN, text)
 
     def _image(self, spec: pb.ImageSpec) -> Image:

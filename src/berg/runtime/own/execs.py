@@ -24,7 +24,7 @@ import orjson
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import Code, CRIError
 from berg.runtime.own import syscalls as sc
-from berg.runtime.own.bundle import ENVIRONMENT, OCIRuntime, hide_hybrid, joined
+from berg.runtime.own.bundle import ENVIRONMENT, Bundle, OCIRuntime, hide_hybrid, joined
 from berg.runtime.own.config import OwnConfig
 from berg.runtime.own.launcher import Launcher, in_namespace, new_namespaces
 from berg.runtime.own.logs import LogPump
@@ -140,15 +140,7 @@ class Execs:
             process.close()
 
     async def _spawn(self, container: Container, command: list[str], *, tty: bool, stdin: bool) -> ExecProcess:
-        bundle = self._containers.bundle(container.id)
-        with open(bundle.path("config.json"), "rb") as file:
-            process = orjson.loads(file.read())["process"]
-        process |= {"args": command, "terminal": tty}
-        if tty and not any(entry.startswith("TERM=") for entry in process["env"]):
-            process["env"].append("TERM=xterm")
-        base = bundle.path(f"exec-{new_id()[:12]}")
-        with open(f"{base}.json", "wb") as file:
-            file.write(orjson.dumps(process))
+        base = _write_process(self._containers.bundle(container.id), command, tty)
         argv = self._runtime_of(container).command(
             "exec", "--process", f"{base}.json", "--pid-file", f"{base}.pid", container.id, log=f"{base}.log"
         )
@@ -274,10 +266,8 @@ class ExecProcess:
 
         text = oci_error(f"{self.base}.log")
         if text:
-            raise CRIError(
-                Code.UNKNOWN,
-                f"failed to exec in container: OCI runtime exec failed: exec failed: unable to start container process: {text}",
-            )
+            what = "OCI runtime exec failed: exec failed: unable to start container process"
+            raise CRIError(Code.UNKNOWN, f"failed to exec in container: {what}: {text}")
 
     def kill(self) -> None:
         """Ends the command, if it still runs: the process in the container first, its parent follows."""
@@ -303,6 +293,19 @@ class ExecProcess:
                 os.unlink(self.base + suffix)
             except FileNotFoundError:
                 pass
+
+
+def _write_process(bundle: Bundle, command: list[str], tty: bool) -> str:
+    """The exec's process is the container's own with another command. Returns the base of this exec's file names."""
+    with open(bundle.path("config.json"), "rb") as file:
+        process = orjson.loads(file.read())["process"]
+    process |= {"args": command, "terminal": tty}
+    if tty and not any(entry.startswith("TERM=") for entry in process["env"]):
+        process["env"].append("TERM=xterm")
+    base = bundle.path(f"exec-{new_id()[:12]}")
+    with open(f"{base}.json", "wb") as file:
+        file.write(orjson.dumps(process))
+    return base
 
 
 def _spawn_pipes(argv: list[str], base: str, stdin: bool) -> ExecProcess:

@@ -107,7 +107,7 @@ def _signal(name: str) -> pb.Signal:
     text = name.upper()
     text = text if text.startswith("SIG") else f"SIG{text}"
     text = "SIGNAL_" + text.replace("RTMIN+", "RTMINPLUS").replace("RTMAX-", "RTMAXMINUS")
-    return pb.Signal.Value(text) if text in pb.Signal.keys() else pb.SIGNAL_RUNTIME_DEFAULT
+    return getattr(pb, text, pb.SIGNAL_RUNTIME_DEFAULT)
 
 
 def signal_name(value: int) -> str:

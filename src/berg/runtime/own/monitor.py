@@ -166,6 +166,18 @@ class EventFiles:
         names = (name.rpartition(".") for name in os.listdir(self.directory))
         return [(id, kind) for id, _, kind in names if id and kind in ("pid", "exit")]
 
+    def has(self, id: str, kind: str) -> bool:
+        return os.path.exists(self.path(id, kind))
+
+    def exit_status(self, id: str) -> tuple[int, int] | None:
+        """Exit code and time in nanoseconds, once the monitor has written them."""
+        try:
+            with open(self.path(id, "exit")) as file:
+                text = file.read()
+                return (int(text), os.fstat(file.fileno()).st_mtime_ns) if text.endswith("\n") else None
+        except FileNotFoundError:
+            return None
+
     def path(self, id: str, kind: str) -> str:
         return os.path.join(self.directory, f"{id}.{kind}")
 

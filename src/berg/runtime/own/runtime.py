@@ -239,11 +239,7 @@ class BergRuntime:
         container = self.containers.get(request.container_id)
         response = pb.ContainerStatusResponse(status=self._status(container))
         if request.verbose:
-            state = container.state
-            info: dict[str, Any] = {"pid": state.pid, "sandboxID": state.sandbox_id, "cgroup": state.cgroup}
-            with open(self.containers.bundle(container.id).path("config.json"), "rb") as file:
-                info["runtimeSpec"] = orjson.loads(file.read())
-            response.info["info"] = orjson.dumps(info).decode()
+            response.info["info"] = orjson.dumps(self._container_info(container)).decode()
         return response
 
     async def update_container_resources(
@@ -394,6 +390,12 @@ class BergRuntime:
         reference, name = self._image_ref(container)
         return messages.container_status(container, reference, name, log_path(self.containers.bundle(container.id)))
 
+    def _container_info(self, container: Container) -> dict[str, Any]:
+        state = container.state
+        with open(self.containers.bundle(container.id).path("config.json"), "rb") as file:
+            spec = orjson.loads(file.read())
+        return {"pid": state.pid, "sandboxID": state.sandbox_id, "cgroup": state.cgroup, "runtimeSpec": spec}
+
     def _image_ref(self, container: Container) -> tuple[str, str]:
         image = self.images.get(container.state.image_id)
         if image is None:
@@ -401,7 +403,7 @@ class BergRuntime:
         return _reference(image), image.tags[0] if image.tags else ""
 
     def _image_entries(self, wanted: pb.ImageFilter) -> list[pb.Image]:
-        images: list[Image] = self.images.list()
+        images: list[Image] = self.images.all()
         if wanted.image.image:
             found = self.images.get(wanted.image.image)
             images = [found] if found is not None else []

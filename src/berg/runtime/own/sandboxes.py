@@ -68,7 +68,11 @@ class Sandboxes:
         pins = os.path.join(self._state_directory, "ns")
         stray = [id for id in _listdir(pins) if id not in self.records.all]
         if stray:
-            await self._launcher.call(lambda: [self.pins(id).remove() for id in stray])
+            await self._launcher.call(lambda: self._unpin(stray))
+
+    def _unpin(self, ids: list[str]) -> None:
+        for id in ids:
+            self.pins(id).remove()
 
     def get(self, id: str) -> Sandbox:
         """Raises CRIError NOT_FOUND."""

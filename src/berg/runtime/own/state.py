@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import orjson
@@ -83,12 +84,13 @@ def new_id() -> str:
 
 
 class Records(Generic[R]):
-    def __init__(self, root: str, record: type[R], config: type, state: type) -> None:
+    def __init__(self, root: str, record: Callable[[str, Any, Any], R], config: type, state: type) -> None:
         self.root = root
         self.all: dict[str, R] = {}
-        self._record = record
+        self._record: Callable[[str, Any, Any], R] = record
         self._config = config
         self._state = state
+        self._fields = [field.name for field in fields(state)]
 
     def directory(self, id: str) -> str:
         return os.path.join(self.root, id)
@@ -112,7 +114,7 @@ class Records(Generic[R]):
                     config.ParseFromString(file.read())
                 with open(os.path.join(directory, "state.json"), "rb") as file:
                     stored = orjson.loads(file.read())
-                state = self._state(**{key: stored[key] for key in self._state.__slots__ if key in stored})
+                state = self._state(**{key: stored[key] for key in self._fields if key in stored})
             except Exception:
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
@@ -165,7 +167,3 @@ def process_start(pid: int) -> int:
 
 def is_alive(pid: int, start: int) -> bool:
     return pid > 0 and start != 0 and process_start(pid) == start
-
-
-def as_json(value: Any) -> str:
-    return orjson.dumps(value).decode()

@@ -16,7 +16,8 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
@@ -323,7 +324,7 @@ class _Pull:
         except* PullError as failures:
             raise failures.exceptions[0] from None
         sources = [
-            LayerSource(layer["digest"], layer["size"], lambda path=path: open(path, "rb"))  # type: ignore[misc]
+            LayerSource(layer["digest"], layer["size"], partial(_open, path))
             for layer, path in zip(layers, paths, strict=True)
         ]
         image = await asyncio.to_thread(
@@ -355,17 +356,15 @@ class _Pull:
             raise PullError(f"layer {digest} came damaged", Code.DATA_LOSS)
 
     async def _download_once(self, digest: str, size: int, path: str) -> None:
-        have = os.path.getsize(path) if os.path.exists(path) else 0
+        have = _size(path, size)
         if have == size:
             return
-        if have > size:
-            os.unlink(path)
-            have = 0
         response = await self._repository.get(f"blobs/{digest}", {"Range": f"bytes={have}-"} if have else None)
         async with response:
             resumed = response.status == 206
             have = have if resumed else 0
-            with open(path, "ab" if resumed else "wb") as file:
+            file = await asyncio.to_thread(open, path, "ab" if resumed else "wb")
+            with file:
                 async for chunk in response.content.iter_chunked(1 << 18):
                     have += len(chunk)
                     if have > size:
@@ -374,6 +373,19 @@ class _Pull:
                     self._progress(Progress("download", digest, have, size))
         if have < size:
             raise ConnectionResetError(f"the connection ended after {have} of {size} bytes")
+
+
+def _open(path: str) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _size(path: str, most: int) -> int:
+    """The bytes that an earlier attempt left; too many are worth nothing."""
+    have = os.path.getsize(path) if os.path.exists(path) else 0
+    if have > most:
+        os.unlink(path)
+        return 0
+    return have
 
 
 def _choose(manifests: Sequence[Any]) -> str | None:

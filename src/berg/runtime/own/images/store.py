@@ -115,7 +115,7 @@ class ImageStore:
 
     # Reading
 
-    def list(self) -> list[Image]:
+    def all(self) -> list[Image]:
         return list(self._images.values())
 
     def get(self, reference: str) -> Image | None:
