@@ -22,6 +22,18 @@ from berg.machinery.streaming.websocket import WebSocket
 Serve = Callable[[StreamPair, hs.Handshake], Awaitable[None]]
 
 
+@pytest.fixture(autouse=True)
+async def nothing_left() -> AsyncIterator[None]:
+    """Lets handlers of the servers inside a test end, and closed transports close."""
+    yield
+    for _ in range(50):
+        await asyncio.sleep(0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 @asynccontextmanager
 async def server(serve: Serve, handshake: Callable[[str, dict[str, str]], hs.Handshake]) -> AsyncIterator[int]:
     """A bare HTTP server that upgrades every request."""
@@ -196,6 +208,7 @@ async def test_port_forward(transport: str) -> None:
     async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write((await reader.read()).upper())
         writer.close()
+        await writer.wait_closed()
 
     pod = await asyncio.start_server(upper, "127.0.0.1", 0)
     pod_port = pod.sockets[0].getsockname()[1]
