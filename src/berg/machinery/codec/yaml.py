@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from berg.machinery.codec import json
 from berg.machinery.codec.json import quote
 
 _MAX_DEPTH = 1000
+_NONE: Any = object()
 
 
 class SyntaxFault(ValueError):
@@ -24,17 +26,48 @@ class SyntaxFault(ValueError):
 
 def loads(data: bytes | str) -> Any:
     """The first document. Of equal keys the last wins."""
-    return _Composer(data).document()
+    found = _if_json(data)
+    return _Composer(data).document() if found is _NONE else found
 
 
 def loads_strict(data: bytes | str) -> tuple[Any, list[str]]:
     """The first document and, when keys stand twice, go-yaml's message about them."""
+    found = _if_json(data, strict=True)
+    if found is not _NONE:
+        return found, []
     composer = _Composer(data)
     obj = composer.document()
     if not composer.twice:
         return obj, []
     lines = "".join(f"\n  line {line}: key {key} already set in map" for line, key in composer.twice)
     return obj, [f"yaml: unmarshal errors:{lines}"]
+
+
+def _if_json(data: bytes | str, *, strict: bool = False) -> Any:
+    """JSON is YAML, and what clients send as YAML is nearly always JSON: fifty times as fast. `_NONE` when it is
+    not (or, when `strict`, when a key stands twice)."""
+    raw = data.encode() if isinstance(data, str) else data
+    if raw[:1] != b"{":
+        return _NONE
+    try:
+        found, twice = json.loads_strict(raw) if strict else (json.loads(raw), [])
+    except json.SyntaxFault:
+        return _NONE
+    return _NONE if twice else _whole_numbers(found)
+
+
+def _whole_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, (dict, list, float)):
+                value[key] = _whole_numbers(inner)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            if isinstance(inner, (dict, list, float)):
+                value[i] = _whole_numbers(inner)
+    elif isinstance(value, float):
+        return _number(value)
+    return value
 
 
 def loads_all(data: bytes | str) -> Iterator[Any]:
@@ -183,9 +216,6 @@ class _Frame:
         self.key: Any = _NONE
         self.merges: list[Any] = []
         self.size = 1
-
-
-_NONE = object()
 
 
 class _Composer:
