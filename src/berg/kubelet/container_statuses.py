@@ -112,7 +112,9 @@ def _seen(
         if seen == 0:
             statuses[s.name] = converted
         else:
-            statuses[s.name]["lastState"] = converted["state"]
+            said = (before.get(s.name, {}).get("lastState") or {}).get("terminated") or {}
+            same = said.get("containerID") == f"{runtime_name}://{s.id}"
+            statuses[s.name]["lastState"] = {"terminated": said} if same else converted["state"]
         count[s.name] = seen + 1
 
 
@@ -138,7 +140,9 @@ def _convert(s: ContainerStatus, spec: Obj, was: Obj | None, runtime_name: str) 
     if s.state == "running":
         one["state"] = {"running": {"startedAt": time_of(s.started_at)}}
     elif s.state == "exited":
-        one["state"] = {"terminated": _terminated(s, id)}
+        # What was said of this instance stays: its message may be gone with the pod's files.
+        said = ((was or {}).get("state") or {}).get("terminated") or {}
+        one["state"] = {"terminated": said if said.get("containerID") == id else _terminated(s, id)}
     elif s.state == "unknown" and was is not None and "running" in (was.get("state") or {}):
         one["state"] = {
             "terminated": {

@@ -88,7 +88,7 @@ class Configurer:
                     pod,
                     "Warning",
                     "MissingClusterDNS",
-                    "kubelet does not have ClusterDNS IP configured and cannot create Pod using "
+                    f'pod: "{p.show(pod)}". kubelet does not have ClusterDNS IP configured and cannot create Pod using '
                     f'"{policy}" policy. Falling back to "Default" policy.',
                 )
             config = self._host()

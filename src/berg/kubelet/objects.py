@@ -109,16 +109,20 @@ class ObjectCache:
         entry = self._entries.get(key)
         r = resource(RESOURCES[kind])
         if entry is None:
-            return await self._client.get(r, namespace, name)
+            try:
+                return await self._client.get(r, namespace, name)
+            except ApiError as e:
+                raise (not_found("", kind.lower(), name) if e.code == 404 else e) from e
         if entry.ready:
             if entry.object is None:
-                raise not_found("", r.plural, name)
+                raise not_found("", kind.lower(), name)
             return entry.object
         try:
             obj = await self._client.get(r, namespace, name)
         except ApiError as e:
             if e.code == 404:
                 self._follow(key, entry, r)
+                raise not_found("", kind.lower(), name) from e
             raise
         if not entry.ready:
             entry.object = obj

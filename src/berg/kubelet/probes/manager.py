@@ -55,10 +55,10 @@ class ProbeManager:
         self._clock = clock
         self._event = event
         self._changed = changed
-        self._began = clock.monotonic()
         self._results: dict[tuple[str, str], bool] = {}  # (type, container id)
         self._workers: dict[Key, _Worker] = {}
         self._statuses: dict[str, Obj] = {}
+        self._adopted: set[str] = set()
         self.counts: dict[tuple[str, str, str, str, str], int] = {}
         """(type, container, pod, namespace, successful|failed|unknown) → how often, for /metrics/probes."""
 
@@ -75,6 +75,7 @@ class ProbeManager:
 
     def adopt(self, pod: Obj) -> None:
         """What was ready before the kubelet restarted stays so until a probe says otherwise."""
+        self._adopted.add(p.uid(pod))
         for key in ("containerStatuses", "initContainerStatuses"):
             for s in (pod.get("status") or {}).get(key) or ():
                 id = (s.get("containerID") or "").partition("://")[2]
@@ -100,6 +101,7 @@ class ProbeManager:
         for key in [k for k in self._workers if k.uid == uid]:
             self._workers.pop(key).stop()
         self._statuses.pop(uid, None)
+        self._adopted.discard(uid)
 
     async def stop(self) -> None:
         workers = list(self._workers.values())
@@ -142,8 +144,7 @@ class _Worker:
 
     async def _run(self) -> None:
         period = self.spec.get("periodSeconds") or 10
-        up = self.manager._clock.monotonic() - self.manager._began
-        if period > up and self.manager._results:
+        if self.key.uid in self.manager._adopted:
             # After a restart of the kubelet not all probes of the node at the same moment.
             await self.manager._clock.sleep(random.random() * period)
         while True:
