@@ -7,7 +7,7 @@ failed or was never called, and succeeds then.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,15 +47,14 @@ class PodNetworkError(Exception):
 
 
 class PodNetwork(Protocol):
+    """A network may also have `async gc(keep: Collection[str])`, which tears down every sandbox that is not among
+    these: what a crash or a reboot left. The runtime calls it when it starts."""
+
     async def setup(self, request: PodNetworkRequest) -> PodNetworkResult:
         """Connects a pod. All or nothing: what fails leaves nothing behind. Raises PodNetworkError."""
         ...
 
     async def teardown(self, request: PodNetworkRequest) -> None: ...
-
-    async def gc(self, keep: Collection[str]) -> None:
-        """Tears down every sandbox that is not among these: what a crash or a reboot left."""
-        ...
 
     async def status(self) -> str | None:
         """None when pods can be connected, otherwise why not (shown as the node's NetworkNotReady message)."""

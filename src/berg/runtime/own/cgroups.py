@@ -43,6 +43,12 @@ class Hierarchy:
         for mountpoint in dict.fromkeys(os.path.realpath(mount) for mount in self.mounts.values()):
             yield os.path.join(mountpoint, relative)
 
+    def views(self, path: str) -> dict[str, str]:
+        """Version 1: how the group is called below a container's /sys/fs/cgroup, and its directory."""
+        relative = path.lstrip("/")
+        found = {os.path.basename(mount): os.path.join(mount, relative) for mount in self.mounts.values()}
+        return found | {name: os.path.join(mount, relative) for name, mount in self.mounts.items()}
+
     def directory(self, path: str, controller: str) -> str | None:
         relative = path.lstrip("/")
         if self.version == 2:

@@ -100,6 +100,7 @@ class Creator:
             etc={name: os.path.join(etc, name) for name in ("hostname", "resolv.conf")},
             shm="/dev/shm" if ipc == NODE else pins.shm,
             cgroup_path=f"{state.cgroup}/c" if cgroups.hierarchy().version == 2 else "",
+            cgroup_mounts=cgroups.hierarchy().views(state.cgroup),
             hooks=join_hook(state.cgroup),
             image_mounts=self._image_mounts(container),
             volumes=self._volumes(image_config, layers, bundle, config),

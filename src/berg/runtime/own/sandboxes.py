@@ -60,9 +60,9 @@ class Sandboxes:
                 sandbox.state.ready = False
                 self.records.save(sandbox)
             self._names[_name(sandbox.config)] = sandbox.id
-        if self._network is not None:
+        if (gc := getattr(self._network, "gc", None)) is not None:
             try:
-                await self._network.gc(self.records.all.keys())
+                await gc(self.records.all.keys())
             except PodNetworkError as error:
                 log.warning("the pod network could not be tidied: %s", error)
         pins = os.path.join(self._state_directory, "ns")

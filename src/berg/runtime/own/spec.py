@@ -134,6 +134,8 @@ class Given:
     shm: str
     cgroup_path: str
     """Empty: the runtime keeps its hands off cgroups."""
+    cgroup_mounts: Mapping[str, str]
+    """Version 1: name below /sys/fs/cgroup to the container's own group there. Empty: the runtime mounts version 2."""
     hooks: Mapping[str, Sequence[Mapping[str, Any]]]
     image_mounts: Mapping[str, str]
     """Container path to the directory of a mounted image (image volumes)."""
@@ -270,7 +272,15 @@ def _mounts(config: pb.ContainerConfig, given: Given) -> list[Spec]:
     if not given.namespaces.get("network"):
         # sysfs belongs to a network namespace; on the host's it may only be bound.
         mounts[4] = _mount("/sys", "none", "/sys", "rbind", "nosuid", "noexec", "nodev", write)
-        mounts[5] = _mount("/sys/fs/cgroup", "none", "/sys/fs/cgroup", "rbind", "nosuid", "noexec", "nodev", write)
+    if given.cgroup_mounts:
+        # What stands at the roots is the node's; a container sees its own groups there, as if they were the roots.
+        mounts[5:6] = [
+            _mount("/sys/fs/cgroup", "tmpfs", "tmpfs", "nosuid", "noexec", "nodev", "relatime", "mode=755", "size=64k"),
+            *(
+                _mount(f"/sys/fs/cgroup/{name}", "bind", path, "bind", "nosuid", "noexec", "nodev", "relatime", write)
+                for name, path in given.cgroup_mounts.items()
+            ),
+        ]
     wanted = {os.path.normpath(mount.container_path) for mount in config.mounts}
     mounts = [mount for mount in mounts if mount["destination"] not in wanted]
     readonly = "ro" if security.readonly_rootfs else "rw"
