@@ -53,7 +53,11 @@ async def server(serve: Serve, handshake: Callable[[str, dict[str, str]], hs.Han
 
     async def upgrade_and_serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
+        headers: dict[str, str] = {}
+        for line in filter(None, head[1:]):
+            key, _, value = line.partition(":")
+            key = key.lower()
+            headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
         try:
             agreed = handshake(head[0].split()[0], headers)
         except ApiError as e:
@@ -168,7 +172,7 @@ async def test_base64_channels() -> None:
     async with server(serve, hs.handshake_for_exec) as port:
         stream = await dial("127.0.0.1", port)
         headers = hs.request_headers("websocket", ["v4.base64.channel.k8s.io"])
-        lines = ["GET / HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+        lines = ["GET / HTTP/1.1", *(f"{k}: {v}" for k, v in headers)]
         stream.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         await stream.reader.readuntil(b"\r\n\r\n")
         ws = WebSocket(stream, client=True)
@@ -248,7 +252,7 @@ async def test_plain_websocket_port_forward_says_the_port_first() -> None:
     async with server(serve, hs.handshake_for_port_forward) as port:
         stream = await dial("127.0.0.1", port)
         headers = hs.request_headers("websocket", ["v4.channel.k8s.io"])
-        lines = ["GET / HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+        lines = ["GET / HTTP/1.1", *(f"{k}: {v}" for k, v in headers)]
         stream.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         await stream.reader.readuntil(b"\r\n\r\n")
         ws = WebSocket(stream, client=True)

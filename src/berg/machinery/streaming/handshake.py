@@ -115,18 +115,18 @@ def accept_key(key: str) -> str:
 # ---- the client's side ----------------------------------------------------------------------------------
 
 
-def request_headers(transport: Literal["spdy", "websocket"], protocols: Sequence[str]) -> dict[str, str]:
-    """What a client that asks for an upgrade sends."""
+def request_headers(transport: Literal["spdy", "websocket"], protocols: Sequence[str]) -> list[tuple[str, str]]:
+    """What a client that asks for an upgrade sends. SPDY servers before v1.29 read one protocol a line."""
     if transport == "spdy":
-        return {
-            "Connection": "Upgrade",
-            "Upgrade": "SPDY/3.1",
-            "X-Stream-Protocol-Version": ", ".join(protocols),
-        }
-    return {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
-        "Sec-WebSocket-Protocol": ", ".join(protocols),
-    }
+        return [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "SPDY/3.1"),
+            *(("X-Stream-Protocol-Version", p) for p in protocols),
+        ]
+    return [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", base64.b64encode(os.urandom(16)).decode()),
+        ("Sec-WebSocket-Protocol", ", ".join(protocols)),
+    ]

@@ -28,9 +28,9 @@ async def upgrade(
 ) -> str:
     """Sends the upgrade request (`target` is path and query; `headers` must have Host) and reads the answer.
     Returns the agreed protocol. Raises ApiError with what the server said instead of 101."""
-    sent = {**headers, **request_headers(transport, protocols)}
+    asked = request_headers(transport, protocols)
     verb = "GET" if transport == "websocket" else method
-    lines = [f"{verb} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in sent.items())]
+    lines = [f"{verb} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in (*headers.items(), *asked))]
     if verb == "POST":
         lines.append("Content-Length: 0")
     stream.write(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -52,7 +52,7 @@ async def upgrade(
         text = body.decode("utf-8", "replace").strip() or first
         raise ApiError(status, "", f"unable to upgrade connection: {text}")
     if transport == "websocket":
-        if answer.get("sec-websocket-accept") != accept_key(sent["Sec-WebSocket-Key"]):
+        if answer.get("sec-websocket-accept") != accept_key(dict(asked)["Sec-WebSocket-Key"]):
             raise ApiError(502, "BadGateway", "unable to upgrade connection: wrong Sec-WebSocket-Accept")
         return answer.get("sec-websocket-protocol", "")
     return answer.get(PROTOCOL_HEADER, "")
