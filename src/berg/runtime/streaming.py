@@ -107,9 +107,10 @@ class StreamingServer:
         request_line, *lines = head.split("\r\n")
         method, _, rest = request_line.partition(" ")
         path = rest.partition(" ")[0].partition("?")[0]
-        headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
-        }
+        headers: dict[str, str] = {}
+        for name, _, value in (line.partition(":") for line in lines if line):
+            key = name.strip().lower()  # SPDY clients name each protocol they speak in a line of its own
+            headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
         ticket = self._tickets.pop(path.rpartition("/")[2], None)
         if ticket is None:
             await _refuse(stream, 404, "this URL was used already, or never given out")
