@@ -354,6 +354,10 @@ class EmbeddedStore:
             # if even that does not fit, the next write over the quota raises it again
             written.add_done_callback(lambda future: future.cancelled() or future.exception())
 
+    async def arm(self) -> None:
+        """Raises the NOSPACE alarm by hand."""
+        await self.set_meta(NOSPACE_META, b"1")
+
     async def disarm(self) -> None:
         """Takes the NOSPACE alarm back; it comes again if the store is still over its quota."""
         await self.set_meta(NOSPACE_META, b"")

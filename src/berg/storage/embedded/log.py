@@ -23,12 +23,12 @@ import sqlite3
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from berg.storage.embedded.records import BadRecord, Grant, Meta, Record, Revoke, decode
+from berg.storage.embedded.records import BadRecord, Record, decode
 from berg.storage.interface import Corrupt, KeyValue, NoSpace, StoreError, Unavailable
 
 APPLICATION_ID = 0x42455247
@@ -344,7 +344,13 @@ def backup_to(path: Path) -> Callable[[sqlite3.Connection], None]:
     return job
 
 
-def write_base(path: Path, kvs: Iterable[KeyValue], revision: int, leases: dict[int, int]) -> None:
+def write_base(
+    path: Path,
+    kvs: Iterable[KeyValue],
+    revision: int,
+    leases: dict[int, int],
+    meta: Mapping[str, bytes] | None = None,
+) -> None:
     """Makes a new store file that holds `kvs` at `revision` (a restored snapshot). Raises FileExistsError."""
     if path.exists():
         raise FileExistsError(path)
@@ -354,6 +360,7 @@ def write_base(path: Path, kvs: Iterable[KeyValue], revision: int, leases: dict[
         with _transaction(db):
             db.executemany(_UPSERT, (_row(kv) for kv in kvs))
             db.executemany("INSERT INTO lease (id, ttl) VALUES (?,?)", leases.items())
+            db.executemany("INSERT INTO meta (name, value) VALUES (?,?)", (meta or {}).items())
             _set_meta(db, "base_revision", revision)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
@@ -379,6 +386,3 @@ class _transaction:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._db.in_transaction:
             self._db.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-__all__ = ["Grant", "Log", "Meta", "Revoke", "Saved", "backup_to", "finish_merge", "merge", "vacuum", "write_base"]

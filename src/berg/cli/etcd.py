@@ -1,0 +1,82 @@
+"""`berg etcd`: the store as an etcd server; `berg etcd restore`: a store out of an etcd snapshot."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group(name="etcd", invoke_without_command=True)
+@click.option("--name", default="default", show_default=True, help="The member's name.")
+@click.option("--data-dir", default="", help="Where the data is.  [default: NAME.etcd]")
+@click.option(
+    "--listen-client-urls", default="http://localhost:2379", show_default=True, help="Where to serve, comma-separated."
+)
+@click.option("--advertise-client-urls", default="", help="What clients are told to use.  [default: as listened]")
+@click.option("--cert-file", default="", help="The server's certificate.")
+@click.option("--key-file", default="", help="Its key.")
+@click.option("--trusted-ca-file", default="", help="Who signs client certificates.")
+@click.option("--client-cert-auth", is_flag=True, help="Refuse clients without a certificate.")
+@click.option("--quota-backend-bytes", default=0, help="The largest the store may grow; 0: 2 GiB, below 0: no limit.")
+@click.option("--max-txn-ops", default=128, show_default=True, help="Operations in one transaction.")
+@click.option("--max-request-bytes", default=1536 * 1024, show_default=True, help="Size of one request.")
+@click.option("--auto-compaction-mode", default="periodic", show_default=True, help="periodic or revision.")
+@click.option("--auto-compaction-retention", default="0", show_default=True, help="Hours, a duration, or revisions.")
+@click.option("--enable-v2/--disable-v2", default=True, show_default=True, help="Serve the v2 API.")
+def command(
+    name: str,
+    data_dir: str,
+    listen_client_urls: str,
+    advertise_client_urls: str,
+    quota_backend_bytes: int,
+    trusted_ca_file: str,
+    **flags: object,
+) -> None:
+    """Run the embedded store as an etcd server (v3 gRPC and JSON, v2).
+
+    \b
+    Examples:
+      berg etcd --data-dir /var/lib/etcd
+      etcdctl --endpoints localhost:2379 put key value
+      etcdctl snapshot save backup.db
+      berg etcd restore backup.db --data-dir restored
+    """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    from berg.cli.run import run
+    from berg.etcd.server import Config, EtcdServer
+    from berg.storage.interface import StoreError
+
+    quota = 2 << 30 if quota_backend_bytes == 0 else max(0, quota_backend_bytes)
+    config = Config(
+        name=name,
+        data_dir=data_dir or f"{name}.etcd",
+        listen_client_urls=listen_client_urls.split(","),
+        advertise_client_urls=[url for url in advertise_client_urls.split(",") if url],
+        quota_backend_bytes=quota,
+        trusted_ca_file=trusted_ca_file,
+        **flags,  # type: ignore[arg-type]
+    )
+    try:
+        run(lambda: [EtcdServer(config)])
+    except (StoreError, OSError, ValueError) as e:
+        raise click.ClickException(str(e)) from None
+
+
+@command.command(name="restore")
+@click.argument("snapshot", type=click.Path(exists=True, dir_okay=False))
+@click.option("--data-dir", default="default.etcd", show_default=True, help="Where the new store goes.")
+@click.option("--skip-hash-check", is_flag=True, help="For a database file that was copied, not saved.")
+def restore(snapshot: str, data_dir: str, skip_hash_check: bool) -> None:
+    """Make a store out of a snapshot of any etcd."""
+    from pathlib import Path
+
+    from berg.etcd.snapshot import BadSnapshot, restore_to
+
+    target = Path(data_dir) / "store.db"
+    try:
+        keys, revision = restore_to(Path(snapshot), target, check_hash=not skip_hash_check)
+    except FileExistsError:
+        raise click.ClickException(f"{target} exists already; choose another --data-dir") from None
+    except BadSnapshot as e:
+        raise click.ClickException(f"{snapshot}: {e}") from None
+    click.echo(f"{keys} keys at revision {revision} restored to {target}")

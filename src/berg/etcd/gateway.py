@@ -1,0 +1,117 @@
+"""The JSON gateway: the same methods as gRPC, as `POST /v3/…` with JSON bodies.
+
+Numbers of 64 bits are strings and bytes are base64, as protobuf's JSON mapping has it; field names are as in the
+messages. A streaming method answers one JSON object per line, each under `result`.
+
+Source: grpc-gateway's behaviour as etcd configures it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+from google.protobuf import json_format
+
+from berg.etcd.rpc import Call, Message, Method, RpcError
+from berg.storage.etcd.errors import INVALID_ARGUMENT, UNIMPLEMENTED
+from berg.storage.interface import StoreError
+
+PREFIXES = ("/v3", "/v3beta")
+_STATUS = {1: 499, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501, 14: 503, 16: 401}
+
+
+class Gateway:
+    def __init__(self, methods: list[Method]) -> None:
+        self._methods = {path: m for m in methods for path in m.http}
+
+    async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """`path` is what comes behind the prefix."""
+        method = self._methods.get(path)
+        if method is None:
+            return _failed(RpcError(5, "Not Found"))
+        if request.method != "POST":
+            return _failed(RpcError(UNIMPLEMENTED, "Method Not Allowed"))
+        call = Call({"authorization": request.headers.get("Authorization", "")}, "")
+        try:
+            if method.unary is not None:
+                answer = await method.unary(call, _parse(method, await request.read()))
+                return web.Response(body=_dump(answer), content_type="application/json")
+            return await self._stream(request, method, call)
+        except (RpcError, StoreError) as e:
+            return _failed(e)
+
+    async def _stream(self, request: web.BaseRequest, method: Method, call: Call) -> web.StreamResponse:
+        assert method.stream is not None
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.enable_chunked_encoding()
+        answers: Any = method.stream(call, _requests(request, method))
+        try:
+            async for answer in answers:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(b'{"result":' + _dump(answer) + b"}\n")
+        except (RpcError, StoreError) as e:
+            if not response.prepared:
+                return _failed(e)
+            await response.write(b'{"error":' + _error(e)[1] + b"}\n")
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        finally:
+            await answers.aclose()
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write_eof()
+        return response
+
+
+async def _requests(request: web.BaseRequest, method: Method) -> AsyncIterator[Message]:
+    """The body's JSON values, each as soon as it is there."""
+    decoder = json.JSONDecoder()
+    text = ""
+    async for chunk in request.content.iter_any():
+        text += chunk.decode()
+        while text := text.lstrip():
+            try:
+                value, end = decoder.raw_decode(text)
+            except ValueError:
+                break  # not whole yet
+            text = text[end:]
+            yield _message(method, value)
+    if text:
+        raise RpcError(INVALID_ARGUMENT, "unexpected end of JSON input")
+
+
+def _parse(method: Method, body: bytes) -> Message:
+    try:
+        return _message(method, json.loads(body) if body.strip() else {})
+    except ValueError as e:
+        raise RpcError(INVALID_ARGUMENT, str(e)) from None
+
+
+def _message(method: Method, value: Any) -> Message:
+    try:
+        return json_format.ParseDict(value, method.request())
+    except json_format.ParseError as e:
+        raise RpcError(INVALID_ARGUMENT, str(e)) from None
+
+
+def _dump(answer: Message) -> bytes:
+    return json.dumps(
+        json_format.MessageToDict(answer, preserving_proto_field_name=True), separators=(",", ":")
+    ).encode()
+
+
+def _error(error: RpcError | StoreError) -> tuple[int, bytes]:
+    if isinstance(error, StoreError):
+        error = RpcError.of(error)
+    body = {"error": error.text, "code": error.code, "message": error.text}
+    return _STATUS.get(error.code, 500), json.dumps(body, separators=(",", ":")).encode()
+
+
+def _failed(error: RpcError | StoreError) -> web.Response:
+    status, body = _error(error)
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -1,0 +1,153 @@
+"""`berg etcd`: the embedded engine, served as etcd.
+
+port ─► Mux ─┬─ HTTP/2 ─► gRPC ──┐
+             └─ HTTP/1 ─► Web ───┴─► the services (one table of methods) ─► EmbeddedStore
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from berg.etcd.auth import AuthService
+from berg.etcd.cluster import ClusterService
+from berg.etcd.concurrency import Concurrency
+from berg.etcd.grpc_server import GrpcServer
+from berg.etcd.kv import KV
+from berg.etcd.lease import LeaseService
+from berg.etcd.maintenance import Maintenance
+from berg.etcd.member import Member
+from berg.etcd.mux import Mux
+from berg.etcd.rpc import Method
+from berg.etcd.users import Users
+from berg.etcd.watch import WatchService
+from berg.etcd.web import Web
+from berg.machinery.clock import Clock
+from berg.storage.embedded import AutoCompaction, EmbeddedStore
+
+
+@dataclass(slots=True)
+class Config:
+    """Fields are etcd's flags. `store`: an engine that is already open, and that others use too."""
+
+    data_dir: str = "default.etcd"
+    name: str = "default"
+    listen_client_urls: list[str] = field(default_factory=lambda: ["http://localhost:2379"])
+    advertise_client_urls: list[str] = field(default_factory=list)
+    cert_file: str = ""
+    key_file: str = ""
+    trusted_ca_file: str = ""
+    client_cert_auth: bool = False
+    quota_backend_bytes: int = 2 << 30
+    max_txn_ops: int = 128
+    max_request_bytes: int = 1536 * 1024
+    auto_compaction_mode: str = "periodic"
+    auto_compaction_retention: str = "0"
+    enable_v2: bool = True
+    store: EmbeddedStore | None = None
+    clock: Clock | None = None
+
+
+class EtcdServer:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.store = config.store or EmbeddedStore(
+            Path(config.data_dir) / "store.db",
+            clock=config.clock,
+            quota_bytes=config.quota_backend_bytes,
+            auto_compaction=auto_compaction(config.auto_compaction_mode, config.auto_compaction_retention),
+        )
+        self.member = Member(self.store, config.name)
+        self.ports: list[int] = []
+        self._private = tempfile.TemporaryDirectory(prefix="berg-etcd-")
+        self._web: Web | None = None
+        self._grpc: GrpcServer | None = None
+        self._mux: Mux | None = None
+
+    async def start(self) -> None:
+        """Returns when it serves. Raises Corrupt, Unavailable, OSError."""
+        config = self.config
+        if config.store is None:
+            await self.store.start()
+        self.store.pending.max_txn_ops = config.max_txn_ops
+        self.store.pending.max_request_bytes = config.max_request_bytes
+        await self.member.load()
+        users = Users(self.store)
+        users.load()
+        methods = self._methods(users)
+        socket = Path(self._private.name) / "grpc.sock"
+        self._web = Web(self.member, users, methods, enable_v2=config.enable_v2)
+        await self._web.start()
+        self._mux = Mux(socket, self._web.protocol)
+        self._grpc = GrpcServer(methods, lambda: users.enabled, self._mux.common_name)
+        await self._grpc.start(socket)
+        for url in config.listen_client_urls:
+            parts = urlsplit(url)
+            tls = self._tls() if parts.scheme == "https" else None
+            port = parts.port if parts.port is not None else 2379
+            self.ports.append(await self._mux.listen(parts.hostname or "localhost", port, tls))
+        self.member.client_urls = config.advertise_client_urls or [
+            f"{urlsplit(url).scheme}://{urlsplit(url).hostname}:{port}"
+            for url, port in zip(config.listen_client_urls, self.ports, strict=True)
+        ]
+
+    async def stop(self) -> None:
+        if self._mux is not None:
+            await self._mux.close()
+        if self._grpc is not None:
+            await self._grpc.stop()
+        if self._web is not None:
+            await self._web.stop()
+        if self.config.store is None:
+            await self.store.close()
+        await asyncio.to_thread(self._private.cleanup)
+
+    def _methods(self, users: Users) -> list[Method]:
+        services = (KV, WatchService, LeaseService, ClusterService, Maintenance, AuthService, Concurrency)
+        return [method for service in services for method in service(self.member, users).methods()]
+
+    def _tls(self) -> ssl.SSLContext:
+        config = self.config
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(config.cert_file, config.key_file or None)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        if config.trusted_ca_file:
+            context.load_verify_locations(config.trusted_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED if config.client_cert_auth else ssl.CERT_OPTIONAL
+        return context
+
+
+def auto_compaction(mode: str, retention: str) -> AutoCompaction | None:
+    """Of etcd's two flags: `periodic` takes hours or a duration (`1`, `30m`, `1h`), `revision` a number."""
+    if retention in ("", "0"):
+        return None
+    if mode == "revision":
+        return AutoCompaction("revision", retention_revisions=int(retention), check_s=300)
+    if mode != "periodic":
+        raise ValueError(f"unsupported compaction mode {mode}")
+    return AutoCompaction("periodic", retention_s=_seconds(retention))
+
+
+def _seconds(text: str) -> float:
+    if text.isdigit():
+        return int(text) * 3600.0
+    units = {"ms": 0.001, "h": 3600.0, "m": 60.0, "s": 1.0}
+    total, number = 0.0, ""
+    rest = text
+    while rest:
+        if rest[0].isdigit() or rest[0] == ".":
+            number, rest = number + rest[0], rest[1:]
+            continue
+        unit = "ms" if rest.startswith("ms") else rest[0]
+        if unit not in units or not number:
+            raise ValueError(f"{text!r} is no duration")
+        total += float(number) * units[unit]
+        number, rest = "", rest[len(unit) :]
+    if number:
+        raise ValueError(f"{text!r} is no duration")
+    return total
