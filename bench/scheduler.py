@@ -25,7 +25,6 @@ from berg.machinery.resources import resource
 from berg.scheduler.algorithm import Algorithm
 from berg.scheduler.config import SchedulerConfig
 from berg.scheduler.framework.diagnosis import FitError
-from berg.scheduler.framework.interface import Cycle
 from berg.scheduler.framework.profile import Profile
 from berg.scheduler.state.objects import ObjectStore
 from berg.scheduler.state.podinfo import PodParser
@@ -142,7 +141,7 @@ WORKLOADS = {
         5_000,
         lambda ns: pod(ns, cpu="3000m", priorityClassName="high"),
         initial=20_000,
-        initial_template=lambda ns: pod(ns, cpu="900m"),
+        initial_template=lambda ns: pod(ns, cpu="900m", terminationGracePeriodSeconds=0),
     ),
 }
 
@@ -187,8 +186,8 @@ async def run(name: str, w: Workload, nodes: int, scale: float) -> float:
         where = cluster.scheduler.snapshot.where
 
         async def scheduled(n: int) -> None:
-            while len(where) < n or cluster.scheduler.assumed:  # type: ignore[union-attr]
-                await asyncio.sleep(0.01)
+            while len(where) < n or cluster.scheduler.assumed:  # type: ignore[union-attr]  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # outside of what is measured
 
         initial = int(w.initial * scale)
         await all_of(initial, lambda _: client.create(pods, w.initial_template("sched-0")))
@@ -262,14 +261,12 @@ def run_core(name: str, w: Workload, nodes: int, scale: float) -> float:
         try:
             decision = algorithm.schedule(info)
         except FitError as e:
-            filters = [f for f in profile.filters if f.applies(info.cls)]
-            cycle = Cycle(info, snapshot, {"filters": filters, "rng": algorithm._rng})
-            chosen, status = profile.post_filter[0].post_filter(cycle, e.diagnosis)
+            chosen, status = profile.post_filter[0].post_filter(e.cycle, e.diagnosis)
             if not chosen:
                 raise RuntimeError(status.message) from e
-            for victim in cycle.data["preemption"].victims:
+            for victim in e.cycle.data["preemption"].victims:
                 snapshot.remove_pod(victim.uid)
-            decision = algorithm.schedule(info)
+            decision = algorithm.schedule(info, nominated=chosen)
         snapshot.add_pod(replace(info, node=decision.node))
 
     for _ in range(int(w.initial * scale)):

@@ -65,13 +65,21 @@ class Algorithm:
         self._rng = rng or random.Random()
         self._start = 0
 
-    def schedule(self, pod: PodInfo) -> Decision:
-        """Raises FitError, SchedulingError."""
+    def schedule(self, pod: PodInfo, *, nominated: str = "") -> Decision:
+        """`nominated` is the node that preemption made room on: if the pod fits there, there it goes.
+
+        Raises FitError, NoNodes, SchedulingError.
+        """
         snapshot = self.snapshot
-        cycle = Cycle(pod, snapshot)
+        cycle = Cycle(pod, snapshot, rng=self._rng)
         if snapshot.count == 0:
             raise NoNodes()
         narrowed = self._pre_filter(cycle)
+        if nominated in snapshot.rows and (narrowed is None or nominated in narrowed):
+            there = snapshot.rows[nominated]
+            only = np.array([there], dtype=np.intp)
+            if not _first_codes(self.profile.filters, cycle, only)[0, 0] and self._fits_beside_nominated(cycle, there):
+                return Decision(nominated, cycle, 1, 1)
         state = self.classes.state(cycle) if narrowed is None else None
         if narrowed is not None:
             return self._among(cycle, narrowed)
@@ -79,10 +87,10 @@ class Algorithm:
         feasible = self._feasible(cycle, state)
         rows = self._sample(np.flatnonzero(feasible))
         if not len(rows):
-            raise FitError(self._diagnose(cycle, state))
+            raise FitError(self._diagnose(cycle, state), cycle)
         row = self._best(cycle, state, rows)
         if row is None:
-            raise FitError(self._diagnose(cycle, state))
+            raise FitError(self._diagnose(cycle, state), cycle)
         return Decision(snapshot.names[row], cycle, snapshot.count, len(rows))
 
     # PreFilter
@@ -109,7 +117,8 @@ class Algorithm:
     def _reject(self, cycle: Cycle, status: Status) -> None:
         diagnosis = Diagnosis(self.snapshot.count, pre_filter_message=status.message)
         diagnosis.add(status, np.flatnonzero(self.snapshot.valid))
-        raise FitError(diagnosis)
+        cycle.filters = self.profile.filters
+        raise FitError(diagnosis, cycle)
 
     def _among(self, cycle: Cycle, names: frozenset[str]) -> Decision:
         """The few nodes that PreFilter left: asked directly, nothing is cached."""
@@ -131,7 +140,8 @@ class Algorithm:
             status = unresolvable(f"node(s) didn't satisfy plugin(s) [{' '.join(by)}]")
             diagnosis.add(status, rest)
             diagnosis.plugins.update(by)
-        raise FitError(diagnosis)
+        cycle.filters = state.filters
+        raise FitError(diagnosis, cycle)
 
     # Filter
 
@@ -176,6 +186,7 @@ class Algorithm:
             snapshot.nominated[row] = held
 
     def _diagnose(self, cycle: Cycle, state: ClassState) -> Diagnosis:
+        cycle.filters = state.filters
         diagnosis = Diagnosis(self.snapshot.count)
         rows = np.flatnonzero(self.snapshot.valid)
         verdict = _first_codes(state.filters, cycle, rows)

@@ -83,6 +83,9 @@ async def failed(s: Scheduler, q: QueuedPod, message: str, status: Status, *, no
     """Back into the queue; the reason into an event and the pod's condition. `nominated`: None leaves it as it is."""
     pod = q.pod
     rejected = status.rejected
+    if s.queue.get(pod.uid) is not q:  # deleted meanwhile
+        s.queue.done(pod.uid)
+        return
     by = {status.plugin} if rejected and status.plugin else set()
     s.retry(q, by, error=not rejected)
     await report(s, pod, message, rejected=rejected, nominated=nominated)

@@ -55,7 +55,6 @@ class SchedulerConfig:
     percentage_of_nodes_to_score: int = 0
     pod_initial_backoff_s: float = 1
     pod_max_backoff_s: float = 10
-    extenders: list[Obj] = field(default_factory=list)
     leader_election: LeaderElection = field(default_factory=LeaderElection)
     client_qps: float = 0
     client_burst: int = 0
@@ -106,13 +105,14 @@ def parse(document: Obj, registry: Registry | None = None) -> SchedulerConfig:
         raise ConfigError(
             f"podMaxBackoffSeconds: Invalid value: {highest}: must be greater than or equal to PodInitialBackoffSeconds"
         )
+    if document.get("extenders"):
+        raise ConfigError("extenders: Forbidden: extenders are not supported yet; write a plugin instead")
     client = document.get("clientConnection") or {}
     return SchedulerConfig(
         profiles=_profiles(profiles, registry),
         percentage_of_nodes_to_score=percentage,
         pod_initial_backoff_s=initial,
         pod_max_backoff_s=highest,
-        extenders=document.get("extenders") or [],
         leader_election=_leader_election(document.get("leaderElection") or {}),
         client_qps=client.get("qps") or 0,
         client_burst=client.get("burst") or 0,

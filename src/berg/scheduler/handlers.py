@@ -109,6 +109,8 @@ class Handlers:
         s = self._s
         uid = new["metadata"].get("uid") or ""
         if s.is_assumed(uid):  # our own binding is under way; what it brings will show
+            if new["metadata"].get("deletionTimestamp"):
+                s.queue.delete(uid)
             return
         if new["metadata"].get("deletionTimestamp") or not s.is_ours(new):
             self._unqueue(new)
@@ -134,8 +136,7 @@ class Handlers:
 
     def _unqueue(self, pod: Obj) -> None:
         uid = pod["metadata"].get("uid") or ""
-        if not self._s.is_assumed(uid):
-            self._s.queue.delete(uid)
+        self._s.queue.delete(uid)
         self._s.denominate(uid)
         self._s.reject_waiting(uid, "removed")
 

@@ -140,14 +140,14 @@ def _dry_run(cycle: Cycle, potential: Any, objects: Objects, args: Obj) -> dict[
     if not len(potential):
         return {}
     budgets = _budgets(objects)
-    filters: list[Filter] = cycle.data["filters"]
+    filters = cycle.filters
     if _only_resources(cycle, filters):
         return _by_adding_up(cycle, potential, budgets, objects.version("PodDisruptionBudget"))
     wanted = max(
         len(potential) * args.get("minCandidateNodesPercentage", 10) // 100,
         args.get("minCandidateNodesAbsolute", 100),
     )
-    start = cycle.data["rng"].randrange(len(potential))
+    start = cycle.rng.randrange(len(potential))
     results: dict[int, Candidate | Status] = {}
     found = harmless = 0
     for i in range(len(potential)):

@@ -26,7 +26,7 @@ from berg.machinery.clock import Clock
 from berg.scheduler.framework.events import ClusterEvent, EventWithHint
 from berg.scheduler.framework.profile import Profile
 from berg.scheduler.framework.status import Status
-from berg.scheduler.state.podinfo import PodInfo
+from berg.scheduler.state.podinfo import PodClass, PodInfo
 
 Obj = dict[str, Any]
 
@@ -96,6 +96,10 @@ class SchedulingQueue:
 
     def get(self, uid: str) -> QueuedPod | None:
         return self._pods.get(uid)
+
+    def classes(self) -> set[PodClass]:
+        """Of all pods that are here or in flight."""
+        return {q.pod.cls for q in self._pods.values()}
 
     # In
 

@@ -10,6 +10,7 @@ Source: pkg/scheduler/scheduler.go, schedule_one.go.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -39,6 +40,8 @@ from berg.scheduler.waiting import WaitingPod
 Obj = dict[str, Any]
 log = logging.getLogger(__name__)
 
+SWEEP_S = 60
+MANY_CLASSES = 2000
 SLICE_S = 0.005
 """how long decisions are made before the event loop runs again"""
 
@@ -142,20 +145,27 @@ class Scheduler:
                 await self._ready.wait()
 
     async def _tick(self) -> None:
-        """Wakes the loop for backoffs that end."""
-        while True:
+        """Wakes the loop for backoffs that end; now and then forgets classes that no pod has."""
+        for second in itertools.count(1):
             await self.clock.sleep(1)
             self.queue.flush()
+            if second % SWEEP_S == 0 and len(self.parser) > MANY_CLASSES:
+                self.snapshot.sweep(self.parser, self.queue.classes())
 
     # One pod
 
     def _schedule_one(self, q: QueuedPod) -> None:
         pod = q.pod
+        if pod.terminating:
+            self.queue.forget(pod.uid)
+            return
         nomination = self._nominations.get(pod.uid)
         if nomination is not None:  # its own nomination must not be in its way
             self.snapshot.denominate(pod.uid, nomination[1])
         try:
-            decision = self._algorithms[pod.cls.scheduler_name].schedule(pod)
+            decision = self._algorithms[pod.cls.scheduler_name].schedule(
+                pod, nominated=nomination[1] if nomination else ""
+            )
         except FitError as e:
             self._renominate(nomination)
             self._no_fit(q, e)
@@ -209,15 +219,10 @@ class Scheduler:
         return None, waiting
 
     def _no_fit(self, q: QueuedPod, failure: FitError) -> None:
-        pod, diagnosis = q.pod, failure.diagnosis
-        profile = self.profiles[pod.cls.scheduler_name]
-        cycle = Cycle(pod, self.snapshot, {"filters": [f for f in profile.filters if f.applies(pod.cls)]})
-        cycle.data["rng"] = self._rng
+        pod, diagnosis, cycle = q.pod, failure.diagnosis, failure.cycle
         nominated: str | None = None
         messages: list[str] = []
-        for plugin in profile.pre_filter:
-            plugin.pre_filter(cycle)  # what filters need to be asked again
-        for post in profile.post_filter:
+        for post in self.profiles[pod.cls.scheduler_name].post_filter:
             node, status = post.post_filter(cycle, diagnosis)
             nominated = node if node is not None else nominated
             if status.code == Code.SUCCESS:

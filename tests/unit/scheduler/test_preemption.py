@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from berg.scheduler.framework.diagnosis import Diagnosis, FitError
-from berg.scheduler.framework.interface import Cycle
 from berg.scheduler.framework.status import Code
 
 from .objects import Core, node, pod
@@ -21,10 +20,7 @@ def preempt(core: Core, obj: Obj) -> tuple[str | None, list[str], str]:
     with pytest.raises(FitError) as e:
         core.algorithm.schedule(info)
     diagnosis: Diagnosis = e.value.diagnosis
-    import random
-
-    filters = [f for f in core.profile.filters if f.applies(info.cls)]
-    cycle = Cycle(info, core.snapshot, {"filters": filters, "rng": random.Random(1)})
+    cycle = e.value.cycle
     chosen, status = core.profile.post_filter[0].post_filter(cycle, diagnosis)
     if status.code != Code.SUCCESS:
         diagnosis.post_filter_message = status.message

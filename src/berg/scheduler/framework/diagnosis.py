@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from berg.scheduler.framework.interface import Cycle
 from berg.scheduler.framework.status import Code, Status
 
 NodeRows = NDArray[np.intp]
@@ -60,8 +61,9 @@ class Diagnosis:
 
 
 class FitError(Exception):
-    """No node fits."""
+    """No node fits. `cycle` is what PostFilter plugins go on with."""
 
-    def __init__(self, diagnosis: Diagnosis) -> None:
+    def __init__(self, diagnosis: Diagnosis, cycle: Cycle) -> None:
         super().__init__(diagnosis.message())
         self.diagnosis = diagnosis
+        self.cycle = cycle

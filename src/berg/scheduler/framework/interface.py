@@ -20,6 +20,7 @@ Source: k8s.io/kube-scheduler framework/interface.go.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -47,11 +48,16 @@ class Scope(IntEnum):
 
 @dataclass(slots=True)
 class Cycle:
-    """One attempt to place one pod: upstream's CycleState. `data` is the plugins', by plugin name."""
+    """One attempt to place one pod: upstream's CycleState. `data` is the plugins', by plugin name.
+
+    `filters` are the profile's filters that have something to say about the pod, for who asks them again.
+    """
 
     pod: PodInfo
     snapshot: Snapshot
     data: dict[str, Any] = field(default_factory=dict)
+    filters: list[Filter] = field(default_factory=list)
+    rng: random.Random = field(default_factory=random.Random)
 
     @property
     def cls(self) -> PodClass:

@@ -209,11 +209,13 @@ class Counters:
             self._drop({key for key in self._counters if key[0].startswith(b"term:")})
             self._carriers_version += 1
 
-    def sweep(self) -> None:
-        """Forgets label classes without pods and carriers that nobody carries. Their pod classes must be forgotten
-        with them, so the snapshot calls this."""
-        self._classes = {k: g for k, g in self._classes.items() if g.rows}
-        self._carriers = {k: c for k, c in self._carriers.items() if c.total}
+    def sweep(self, used: Iterable[PodClass]) -> None:
+        """Forgets what no pod class of `used` belongs to or carries; the others are forgotten for good by the caller,
+        since they remember label classes and carriers that are not kept in step any more."""
+        groups = {id(c.label_class) for c in used}
+        carried = {id(carrier) for c in used for carrier in c.memo.get("carriers", ())}
+        self._classes = {k: g for k, g in self._classes.items() if id(g) in groups or g.rows}
+        self._carriers = {k: c for k, c in self._carriers.items() if id(c) in carried or c.total}
         self._carriers_version += 1
 
     def _forget_unused(self) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from berg.scheduler.state.arrays import Bools, Ids, Interner, Ints, grown
 from berg.scheduler.state.columns import ImageColumn, LabelColumn, node_images, normalized_image
 from berg.scheduler.state.counters import Counters
-from berg.scheduler.state.podinfo import PodClass, PodInfo, Taint
+from berg.scheduler.state.podinfo import PodClass, PodInfo, PodParser, Taint
 from berg.scheduler.state.requests import amounts
 
 Obj = dict[str, Any]
@@ -292,6 +292,13 @@ class Snapshot:
         finally:
             for pod, row, added in reversed(done):
                 (self._take if added else self._put)(pod, row)
+
+    def sweep(self, parser: PodParser, also: Iterable[PodClass]) -> None:
+        """Forgets pod classes that neither a pod here, nor a nominated one, nor one of `also` has."""
+        used = {p.cls for p in self.where.values()} | set(also)
+        used |= {p.cls for pods in self.nominated.values() for p in pods.values()}
+        parser.sweep({c.signature for c in used})
+        self.counters.sweep(used)
 
     # Nominations
 
