@@ -101,6 +101,8 @@ def apply(
     the type. Neither argument is changed."""
     api_version = applied.get("apiVersion", "")
     metadata = applied.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata must be an object")
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     if faults := merging.faults(type, applied):
