@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -34,7 +34,7 @@ from berg.machinery.resources import Resource, Subresource
 
 
 def _read(name: str) -> Any:
-    return orjson.loads((files("berg.machinery") / "data" / name).read_bytes())
+    return orjson.loads(Path(__file__).with_name("data").joinpath(name).read_bytes())
 
 
 @cache
