@@ -123,7 +123,7 @@ class Execs:
         tasks = [asyncio.create_task(_forward(fd, write)) for fd, write in zip(process.outputs, writers, strict=False)]
         helpers = []
         if session.stdin is not None:
-            helpers.append(asyncio.create_task(_feed(session, process.input, tty)))
+            helpers.append(asyncio.create_task(_feed_process(session, process, tty)))
         if tty:
             helpers.append(asyncio.create_task(_resize(session, process.outputs[0], process.pid)))
         helpers.append(asyncio.create_task(_hang_up(session, process)))
@@ -425,7 +425,6 @@ async def _forward(fd: int, write) -> None:  # type: ignore[no-untyped-def]
 
 
 async def _feed(session: ExecSession, fd: int, tty: bool) -> None:
-    """From the client to the command; the end of input closes the pipe."""
     assert session.stdin is not None
     try:
         while chunk := await session.stdin.read():
@@ -434,6 +433,14 @@ async def _feed(session: ExecSession, fd: int, tty: bool) -> None:
             await _write(fd, b"\x04")  # a terminal has no end but this
     except OSError:
         pass  # the command reads no more
+
+
+async def _feed_process(session: ExecSession, process: ExecProcess, tty: bool) -> None:
+    """From the client to the command; the end of input closes the pipe."""
+    await _feed(session, process.input, tty)
+    if not tty and process.input >= 0:
+        os.close(process.input)
+        process.input = -1
 
 
 async def _resize(session: ExecSession, fd: int, pid: int, *, tree: bool = False) -> None:
