@@ -29,18 +29,32 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("NamespaceAutoProvision", "namespace_lifecycle", False),
     Entry("NamespaceLifecycle", "namespace_lifecycle"),
     Entry("NamespaceExists", "namespace_lifecycle", False),
+    Entry("LimitRanger", "limit_ranger"),
     Entry("ServiceAccount", "service_account"),
+    Entry("NodeRestriction", "node_restriction"),  # Differs from upstream: on, as kubeadm switches it on everywhere
+    Entry("TaintNodesByCondition", "taint_nodes_by_condition"),
+    Entry("AlwaysPullImages", "always_pull_images", False),
+    Entry("PodSecurity", "pod_security.plugin"),
+    Entry("PodNodeSelector", "pod_node_selector", False),
     Entry("Priority", "priority"),
     Entry("DefaultTolerationSeconds", "tolerations"),
+    Entry("EventRateLimit", "event_rate_limit", False),
     Entry("ExtendedResourceToleration", "tolerations", False),
     Entry("DefaultStorageClass", "storage"),
     Entry("StorageObjectInUseProtection", "storage"),
+    Entry("OwnerReferencesPermissionEnforcement", "owner_references", False),
     Entry("PersistentVolumeClaimResize", "storage"),
+    Entry("RuntimeClass", "runtime_class"),
+    Entry("CertificateApproval", "certificates"),
+    Entry("CertificateSigning", "certificates"),
+    Entry("ClusterTrustBundleAttest", "certificates"),
+    Entry("CertificateSubjectRestriction", "certificates"),
+    Entry("DefaultIngressClass", "default_ingress_class"),
+    Entry("DenyServiceExternalIPs", "service_external_ips", False),
+    Entry("PodTopologyLabels", "pod_topology_labels"),
+    Entry("ResourceQuota", "quota.plugin"),
     Entry("AlwaysDeny", "always", False),
 )
-
-RECOMMENDED = ("NodeRestriction",)
-"""off in upstream's own default, on in every cluster that kubeadm makes, and in Berg's"""
 
 
 class UnknownPlugin(ValueError):
