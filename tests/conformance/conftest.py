@@ -14,7 +14,8 @@ import pytest
 from berg.storage.embedded import EmbeddedStore
 from berg.storage.interface import DeleteRequest, Store, Unavailable
 
-ENGINES = ["memory", "file", "etcd"]
+ENGINES = ["memory", "file", "etcd", "berg-etcd"]
+"""`etcd` and `berg-etcd` are Berg's client on a real etcd and on Berg's own server"""
 
 
 def free_port() -> int:
@@ -88,6 +89,21 @@ async def store(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
         for lease in await opened.leases():
             await opened.lease_revoke(lease)
         await opened.delete(DeleteRequest(b"\0", b"\0"))
+    elif engine == "berg-etcd":
+        from berg.etcd.server import Config, EtcdServer
+        from berg.storage.etcd.client import EtcdStore
+
+        engine_in_memory = EmbeddedStore(None)
+        await engine_in_memory.start()
+        server = EtcdServer(Config(listen_client_urls=["http://127.0.0.1:0"], store=engine_in_memory))
+        await server.start()
+        opened = EtcdStore([f"http://127.0.0.1:{server.ports[0]}"], compaction_interval_s=0)
+        await opened.start()
+        yield opened
+        await opened.close()
+        await server.stop()
+        await engine_in_memory.close()
+        return
     else:
         opened = EmbeddedStore(None if engine == "memory" else tmp_path / "store.db")
         await opened.start()

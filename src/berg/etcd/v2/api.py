@@ -40,7 +40,7 @@ class V2:
     async def start(self) -> None:
         meta = self._store.meta
         nodes = [Node(**orjson.loads(value)) for name, value in meta.items() if name.startswith(_NODE)]
-        self._tree.apply(int(meta.get(_INDEX, b"0")), sorted(nodes, key=lambda n: n.path), [])
+        self._tree.apply(int(meta.get(_INDEX, b"3")), sorted(nodes, key=lambda n: n.path), [])
         self._task = asyncio.create_task(self._expire())
 
     async def stop(self) -> None:

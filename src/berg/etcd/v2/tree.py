@@ -148,21 +148,21 @@ def hidden(watched: str, path: str) -> bool:
 
 class Tree:
     def __init__(self) -> None:
-        self.index = 0
+        self.index = 3  # where a new etcd of one member stands: its own bookkeeping took the first three
         self.nodes: dict[str, Node] = {"/": Node("/", 0, 0)}
-        self._children: dict[str, set[str]] = {"/": set()}
+        self._children: dict[str, dict[str, None]] = {"/": {}}
 
     def apply(self, index: int, puts: list[Node], drops: list[str]) -> None:
         self.index = max(self.index, index)
         for path in drops:
             if self.nodes.pop(path, None) is not None:
                 self._children.pop(path, None)
-                self._children.get(posixpath.dirname(path), set()).discard(path)
+                self._children.get(posixpath.dirname(path), {}).pop(path, None)
         for node in puts:
             self.nodes[node.path] = node
-            self._children.setdefault(posixpath.dirname(node.path), set()).add(node.path)
+            self._children.setdefault(posixpath.dirname(node.path), {})[node.path] = None
             if node.is_dir:
-                self._children.setdefault(node.path, set())
+                self._children.setdefault(node.path, {})
 
     # -- reading
 
@@ -190,7 +190,7 @@ class Tree:
 
     def _listed(self, path: str, recursive: bool, ordered: bool, now: float) -> list[dict[str, Any]]:
         out = []
-        children = self._children.get(path, set())
+        children = self._children.get(path, {})
         for child in sorted(children) if ordered else children:
             if posixpath.basename(child).startswith("_"):
                 continue

@@ -1,0 +1,329 @@
+"""`berg etcd` and real clients: snapshots both ways, watches, locks, TLS, the JSON gateway, the v2 API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from berg.etcd.server import Config, EtcdServer
+from berg.etcd.snapshot import BadSnapshot, restore_to
+from berg.storage.embedded import EmbeddedStore
+from berg.storage.etcd.client import EtcdStore
+from berg.storage.interface import DeleteRequest, PutRequest, RangeRequest, Unavailable
+
+from .certificates import CA
+from .conftest import Etcd, free_port, ready
+
+needs_etcdctl = pytest.mark.skipif(shutil.which("etcdctl") is None, reason="needs etcdctl (apt install etcd-client)")
+needs_etcd = pytest.mark.skipif(shutil.which("etcd") is None, reason="needs etcd (apt install etcd-server)")
+
+
+async def started(folder: Path, **kw: Any) -> EtcdServer:
+    kw.setdefault("listen_client_urls", ["http://127.0.0.1:0"])
+    server = EtcdServer(Config(data_dir=str(folder), **kw))
+    await server.start()
+    return server
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EtcdServer]:
+    server = await started(tmp_path / "berg")
+    yield server
+    await server.stop()
+
+
+def url(server: EtcdServer) -> str:
+    return server.member.client_urls[0]
+
+
+async def etcdctl(endpoint: str, *args: str, api: str = "3", stdin: str = "") -> str:
+    environment = {"PATH": os.environ["PATH"], "ETCDCTL_API": api}
+    process = await asyncio.create_subprocess_exec(
+        *("etcdctl", "--endpoints", endpoint, *args),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+    )
+    async with asyncio.timeout(20):
+        out, _ = await process.communicate(stdin.encode())
+    assert process.returncode == 0, out.decode()
+    return out.decode()
+
+
+# -- snapshots
+
+
+async def fill(store: EmbeddedStore) -> None:
+    """Enough for several levels of pages, values over a page, deletions, history, a lease, compaction."""
+    lease = await store.lease_grant(1000)
+    for n in range(1500):
+        await store.put(PutRequest(b"/registry/k%05d" % (n * 7919 % 1500), b"x" * (n % 300)))
+    await store.put(PutRequest(b"large", os.urandom(300_000)))
+    await store.put(PutRequest(b"leased", b"1", lease.id))
+    for n in range(0, 100, 3):
+        await store.delete(DeleteRequest(b"/registry/k%05d" % n))
+    await store.compact(store.revision - 20)
+    await store.put(PutRequest(b"/registry/k00000", b"again"))
+    await store.delete(DeleteRequest(b"/registry/k01000", b"/registry/k01010"))
+
+
+@needs_etcdctl
+@needs_etcd
+async def test_a_real_etcd_starts_on_our_snapshot(server: EtcdServer, tmp_path: Path) -> None:
+    await fill(server.store)
+    saved = tmp_path / "saved.db"
+    await etcdctl(url(server), "snapshot", "save", str(saved))
+    status = json.loads(await etcdctl(url(server), "snapshot", "status", str(saved), "-w", "json"))
+    assert status["revision"] == server.store.revision
+    client, peer = free_port(), free_port()
+    cluster = ("--name", "m0", "--initial-cluster", f"m0=http://127.0.0.1:{peer}")
+    peers = ("--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}")
+    await etcdctl("-", "snapshot", "restore", str(saved), "--data-dir", str(tmp_path / "m0"), *cluster, *peers)
+    real = Etcd(tmp_path, "m0", client, peer)
+    real.start()
+    try:
+        store = EtcdStore([real.endpoint], compaction_interval_s=0)
+        await ready(store)
+        everything = RangeRequest(b"\0", b"\0")
+        ours, theirs = await server.store.range(everything), await store.range(everything)
+        assert list(ours.kvs) == list(theirs.kvs)
+        assert theirs.revision == server.store.revision
+        past = RangeRequest(b"\0", b"\0", revision=server.store.revision - 5)
+        assert list((await server.store.range(past)).kvs) == list((await store.range(past)).kvs)
+        assert await store.leases() == await server.store.leases()
+        # and back: what the real etcd saves is a store of ours
+        back = tmp_path / "back.db"
+        await store.put(PutRequest(b"from-etcd", b"1"))
+        await etcdctl(real.endpoint, "snapshot", "save", str(back))
+        want = await store.range(everything)
+        await store.close()
+    finally:
+        real.kill()
+    keys, revision = restore_to(back, tmp_path / "restored" / "store.db")
+    assert (keys, revision) == (want.count, want.revision)
+    restored = EmbeddedStore(tmp_path / "restored" / "store.db")
+    await restored.start()
+    assert list((await restored.range(everything)).kvs) == list(want.kvs)
+    assert await restored.leases() == await server.store.leases()
+    await restored.close()
+
+
+@needs_etcdctl
+async def test_damaged_snapshots_are_refused(server: EtcdServer, tmp_path: Path) -> None:
+    await fill(server.store)
+    saved = tmp_path / "saved.db"
+    await etcdctl(url(server), "snapshot", "save", str(saved))
+    data = saved.read_bytes()
+    broken = tmp_path / "broken.db"
+    for damage, text in (
+        (data[:5000] + b"!" + data[5001:], "hash is wrong"),
+        (data[:-100], "no hash"),
+        (b"", "no hash"),
+        (b"x" * 4096, "no hash"),
+    ):
+        broken.write_bytes(damage)
+        with pytest.raises(BadSnapshot, match=text):
+            restore_to(broken, tmp_path / "never" / "store.db")
+    for damage in (b"", b"x" * 9000, data[:8000], data[:16384]):
+        broken.write_bytes(damage)
+        with pytest.raises(BadSnapshot):
+            restore_to(broken, tmp_path / "never" / "store.db", check_hash=False)
+    assert not (tmp_path / "never" / "store.db").exists()
+
+
+# -- what etcdctl does beyond one answer
+
+
+@needs_etcdctl
+async def test_watch(server: EtcdServer) -> None:
+    await etcdctl(url(server), "put", "a", "1")
+    process = await asyncio.create_subprocess_exec(
+        *("etcdctl", "--endpoints", url(server), "watch", "--prefix", "a", "--rev", "2", "--prev-kv"),
+        stdout=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(10):
+        assert [await process.stdout.readline() for _ in range(3)] == [b"PUT\n", b"a\n", b"1\n"]
+        await server.store.put(PutRequest(b"ab", b"2"))
+        assert [await process.stdout.readline() for _ in range(3)] == [b"PUT\n", b"ab\n", b"2\n"]
+        await server.store.delete(DeleteRequest(b"a"))
+        lines = [await process.stdout.readline() for _ in range(5)]
+        assert lines[0] == b"DELETE\n" and b"1\n" in lines
+    process.kill()
+    await process.wait()
+
+
+@needs_etcdctl
+async def test_locks_and_elections(server: EtcdServer) -> None:
+    out = await etcdctl(url(server), "lock", "job", "echo", "inside")
+    assert "inside" in out
+    both = await asyncio.gather(*(etcdctl(url(server), "lock", "job", "sleep", "0.2") for _ in range(2)))
+    assert len(both) == 2
+    assert not server.store.index.current  # nobody left a key behind
+    elected = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *("etcdctl", "--endpoints", url(server), "elect", "boss", "me"),
+            stdout=asyncio.subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+        )
+    )
+    process = await elected
+    assert process.stdout is not None
+    async with asyncio.timeout(10):
+        assert (await process.stdout.readline()).startswith(b"boss/")
+        assert await process.stdout.readline() == b"me\n"
+    process.terminate()
+    await process.wait()
+
+
+# -- JSON and v2 over HTTP
+
+
+def b64(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+async def post(session: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, Any]:
+    async with session.post(path, json=body) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_the_json_gateway(server: EtcdServer) -> None:
+    async with aiohttp.ClientSession(url(server)) as session:
+        status, put = await post(session, "/v3/kv/put", {"key": b64("a"), "value": b64("1")})
+        assert status == 200 and put["header"]["revision"] == "2"
+        _, got = await post(session, "/v3/kv/range", {"key": b64("a")})
+        assert got["kvs"] == [
+            {"key": b64("a"), "create_revision": "2", "mod_revision": "2", "version": "1", "value": b64("1")}
+        ]
+        success = [{"request_put": {"key": b64("b"), "value": b64("2")}}]
+        compare = [{"key": b64("a"), "target": "VALUE", "value": b64("1")}]
+        _, txn = await post(session, "/v3/kv/txn", {"compare": compare, "success": success})
+        assert txn["succeeded"] is True
+        for path, body, want, text in (
+            ("/v3/kv/range", {"key": b64("a"), "revision": 99}, 400, "future revision"),
+            ("/v3/kv/range", {}, 400, "key is not provided"),
+            ("/v3/kv/range", {"nonsense": 1}, 400, "nonsense"),
+            ("/v3/lease/revoke", {"ID": 4711}, 404, "lease not found"),
+            ("/v3/none", {}, 404, "Not Found"),
+        ):
+            status, failed = await post(session, path, body)
+            assert status == want and text in failed["error"], path
+        async with session.post("/v3/kv/range", data=b"{broken") as answer:
+            assert answer.status == 400
+        create = json.dumps({"create_request": {"key": b64("a"), "start_revision": "2"}})
+        async with session.post("/v3/watch", data=create) as answer, asyncio.timeout(10):
+            first = json.loads(await answer.content.readline())
+            assert first["result"]["created"] is True
+            second = json.loads(await answer.content.readline())
+            assert second["result"]["events"][0]["kv"]["value"] == b64("1")
+
+
+async def test_health_version_and_metrics(server: EtcdServer) -> None:
+    async with aiohttp.ClientSession(url(server)) as session:
+        async with session.get("/health") as answer:
+            assert (answer.status, await answer.json()) == (200, {"health": "true", "reason": ""})
+        async with session.get("/version") as answer:
+            assert "etcdserver" in await answer.json()
+        async with session.get("/metrics") as answer:
+            text = await answer.text()
+            assert "etcd_server_has_leader 1\n" in text and "etcd_mvcc_db_total_size_in_bytes" in text
+        await server.store.arm()
+        async with session.get("/health") as answer:
+            assert (answer.status, (await answer.json())["reason"]) == (503, "ALARM NOSPACE")
+
+
+async def test_v2_watches_conditions_and_order(tmp_path: Path) -> None:
+    server = await started(tmp_path / "v2")
+    async with aiohttp.ClientSession(url(server)) as session:
+
+        async def call(method: str, path: str, **form: str) -> tuple[int, Any]:
+            async with session.request(method, f"/v2/keys{path}", data=form or None) as answer:
+                return answer.status, await answer.json()
+
+        async def wait(query: str) -> Any:
+            async with session.get(f"/v2/keys{query}") as answer:
+                return await answer.json()
+
+        waiting = asyncio.create_task(wait("/dir?wait=true&recursive=true"))
+        await asyncio.sleep(0.05)
+        status, made = await call("PUT", "/dir/a", value="1")
+        assert status == 201 and made["action"] == "set"
+        assert (await waiting)["node"]["key"] == "/dir/a"
+        index = made["node"]["modifiedIndex"]
+        assert (await wait(f"/dir/a?wait=true&waitIndex={index}"))["node"]["value"] == "1"
+        first, second = [await call("POST", "/queue", value=v) for v in "xy"]
+        assert first[1]["node"]["key"] < second[1]["node"]["key"]
+        listed = await wait("/queue?sorted=true&recursive=true")
+        assert [n["value"] for n in listed["node"]["nodes"]] == ["x", "y"]
+        assert (await call("PUT", "/dir/a", value="2", prevValue="9"))[0] == 412
+        assert (await call("PUT", "/dir/a", value="2", prevIndex=str(index)))[1]["action"] == "compareAndSwap"
+        for form in ({"ttl": "x"}, {"prevIndex": "x"}, {"prevExist": "x"}, {"prevValue": ""}):
+            assert (await call("PUT", "/dir/a", value="2", **form))[0] == 400
+    await server.stop()
+    server = await started(tmp_path / "v2")  # the tree is as durable as the keys
+    async with aiohttp.ClientSession(url(server)) as session, session.get("/v2/keys/dir/a") as answer:
+        assert (await answer.json())["node"]["value"] == "2"
+    await server.stop()
+
+
+# -- TLS
+
+
+@needs_etcdctl
+async def test_tls_with_client_certificates(tmp_path: Path) -> None:
+    ca, stranger = CA(tmp_path / "pki"), CA(tmp_path / "other")
+    cert, key = ca.server()
+    server = await started(
+        tmp_path / "tls",
+        listen_client_urls=["https://127.0.0.1:0"],
+        cert_file=str(cert),
+        key_file=str(key),
+        trusted_ca_file=str(ca.file),
+        client_cert_auth=True,
+    )
+    own_cert, own_key = ca.client("root")
+
+    def flags(ca_file: Path, cert: Path, key: Path) -> list[str]:
+        return [f"--cacert={ca_file}", f"--cert={cert}", f"--key={key}"]
+
+    mine = flags(ca.file, own_cert, own_key)
+    assert await etcdctl(url(server), *mine, "put", "a", "1") == "OK\n"
+    store = EtcdStore(
+        [url(server)], ca_file=str(ca.file), cert_file=str(own_cert), key_file=str(own_key), compaction_interval_s=0
+    )
+    await store.start()
+    assert (await store.range(RangeRequest(b"a"))).count == 1
+    await store.close()
+    with pytest.raises(AssertionError, match=r"authentication handshake|bad certificate|deadline|broken pipe|EOF"):
+        await etcdctl(url(server), *flags(ca.file, *stranger.client("root")), "--command-timeout=2s", "get", "a")
+    without = EtcdStore([url(server)], ca_file=str(ca.file), compaction_interval_s=0)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(without.start(), 15)
+    # HTTP/1 is on the same port
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(ca.file))
+    context.load_cert_chain(own_cert, own_key)
+    async with aiohttp.ClientSession() as session, session.get(f"{url(server)}/health", ssl=context) as answer:
+        assert (await answer.json())["health"] == "true"
+    # the certificate's name is who calls
+    for args in (("user", "add", "root:pw"), ("user", "add", "bob:pw"), ("user", "grant-role", "root", "root")):
+        await etcdctl(url(server), *mine, *args)
+    await etcdctl(url(server), *mine, "auth", "enable")
+    assert await etcdctl(url(server), *mine, "get", "a", "--print-value-only") == "1\n"
+    bob = flags(ca.file, *ca.client("bob"))
+    with pytest.raises(AssertionError, match="permission denied"):
+        await etcdctl(url(server), *bob, "get", "a")
+    await server.stop()
