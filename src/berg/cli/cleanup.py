@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from berg.lifecycle import hostnet
 from berg.lifecycle.down import Cleaner
@@ -41,4 +42,13 @@ def rules(layout: Layout, spec: ClusterSpec) -> None:
     routes.flush()
 
 
-CLEANERS: list[Cleaner] = [containers_and_networks, rules]
+def remains(layout: Layout, spec: ClusterSpec) -> None:
+    """Volumes' mounts, the runtime's passing state, control groups."""
+    from berg.lifecycle.remains import remove_groups, remove_tree, unmount_below
+
+    unmount_below(layout.root)
+    remove_tree(Path("/run/berg") / layout.root.name)
+    remove_groups(f"berg-{spec.name}")
+
+
+CLEANERS: list[Cleaner] = [containers_and_networks, rules, remains]

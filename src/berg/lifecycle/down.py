@@ -17,6 +17,7 @@ from berg.lifecycle import kubeconfig
 from berg.lifecycle.errors import BadDataDir, LifecycleError
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.registry import supervisor_of
+from berg.lifecycle.remains import remove_tree
 from berg.lifecycle.spec import ClusterSpec
 from berg.lifecycle.supervisor import read_pid
 
@@ -68,4 +69,4 @@ def down(layout: Layout, *, purge: bool, cleaners: Sequence[Cleaner]) -> None:
     shutil.rmtree(layout.run, ignore_errors=True)
     if purge:
         kubeconfig.remove(kubeconfig.user_path(), spec.context if spec else f"berg-{layout.root.name}")
-        shutil.rmtree(layout.root)
+        remove_tree(layout.root)
