@@ -14,6 +14,7 @@ from berg.apiserver.auth.rbac import RBACAuthorizer
 from berg.apiserver.auth.reviews import Reviews
 from berg.apiserver.chain import Chain
 from berg.apiserver.config import Config
+from berg.apiserver.crd.serving import CustomResources, openapi_schemas
 from berg.apiserver.discovery import Discovery
 from berg.apiserver.health import Health
 from berg.apiserver.http.message import Request, Response
@@ -69,6 +70,7 @@ class APIServer:
             store = self._own_store = await self._open_store()
         import berg.apiserver.kinds as kinds
 
+        import_module("berg.apiserver.crd.definition")
         for room in kinds.ROOMS:
             import_module(f"berg.apiserver.kinds.{room}")
         self.services = Services(config, store)
@@ -78,6 +80,9 @@ class APIServer:
         # All built-in resources: authentication, authorization and admission read them without waiting.
         await self.services.open(*builtin().all)
         self._build()
+        self.custom_resources = CustomResources(self)
+        self.openapi.custom = self._custom_schemas
+        await self.custom_resources.start()
         if config.secure_port >= 0:
             await self._listen()
             self.services.secure_port = self.port
@@ -150,6 +155,15 @@ class APIServer:
         from berg.apiserver.subresources import binding
 
         return await binding.handle(request, self.services.registry(resource("pods")), r)
+
+    def surface_changed(self) -> None:
+        """What is served has changed: discovery and OpenAPI are written anew."""
+        self.discovery.changed()
+        self.openapi.changed()
+
+    def _custom_schemas(self, r: Resource) -> tuple[Obj, Obj] | None:
+        spec = self.custom_resources.definition_of(r)
+        return None if spec is None else openapi_schemas(spec, r)
 
     def _store_fault(self) -> str | None:
         fault = getattr(self.services.store, "fault", None)

@@ -298,8 +298,13 @@ def all_functions() -> dict[str, Callable[..., Any]]:
         "isLoopback": lambda a: _address(a).is_loopback,
         "isLinkLocalMulticast": lambda a: _address(a).is_multicast and _address(a) in _network("224.0.0.0/24"),
         "isLinkLocalUnicast": lambda a: _address(a).is_link_local,
-        "isGlobalUnicast": lambda a: not (
-            _address(a).is_multicast or _address(a).is_unspecified or _address(a).is_loopback or _address(a).is_link_local
+        "isGlobalUnicast": lambda a: (
+            not (
+                _address(a).is_multicast
+                or _address(a).is_unspecified
+                or _address(a).is_loopback
+                or _address(a).is_link_local
+            )
         ),
         "cidr": _cidr,
         "isCIDR": _quiet(_cidr),

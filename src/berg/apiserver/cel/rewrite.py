@@ -1,8 +1,8 @@
 """What the library's grammar lacks, put in words that it knows.
 
-    a.?b.?c.orValue(x)   →  optSelect(optSelect(a, "b"), "c").orValue(x)
-    a[?k]                →  optIndex(a, k)
-    cel.bind(x, e, body) →  [e].map(x, body)[0]
+a.?b.?c.orValue(x)   →  optSelect(optSelect(a, "b"), "c").orValue(x)
+a[?k]                →  optIndex(a, k)
+cel.bind(x, e, body) →  [e].map(x, body)[0]
 """
 
 from __future__ import annotations

@@ -45,9 +45,7 @@ async def _renew(services: Services) -> None:
     now = rfc3339_micro(services.clock.now())
     current = services.get(leases, "kube-system", name)
     if current is not None:
-        await services.update(
-            leases, "kube-system", {**current, "spec": {**current["spec"], "renewTime": now}}
-        )
+        await services.update(leases, "kube-system", {**current, "spec": {**current["spec"], "renewTime": now}})
         return
     holder = f"{name}_{services.instance}"
     lease: Obj = {

@@ -138,9 +138,7 @@ class _Maker:
         name = self.names(group, version, kind)
         return self.w.ref(name) if name else None
 
-    def operation(
-        self, verb: str, *, named: bool, everywhere: bool = False, sub: Subresource | None = None
-    ) -> Obj:
+    def operation(self, verb: str, *, named: bool, everywhere: bool = False, sub: Subresource | None = None) -> Obj:
         r, w = self.r, self.w
         group, version, kind = (sub.group, sub.version, sub.kind) if sub else (r.group, r.version, r.kind)
         scope = "Namespaced" if r.namespaced and not everywhere else ""

@@ -155,7 +155,7 @@ def _definitions() -> dict[str, Any]:
 
     path = Path(spec.origin).parent / "kubernetes-json-schema" / "v1.37.0-local" / "_definitions.json"
     try:
-        found: dict[str, Any] = orjson.loads(path.read_bytes())["definitions"]
+        found: dict[str, Any] = orjson.loads(path.read_bytes())["$defs"]
     except (OSError, ValueError, KeyError):
         return {}
     return found
@@ -169,5 +169,3 @@ def descriptions(name: str) -> dict[str, str]:
     texts = {n: p.get("description", "") for n, p in (found.get("properties") or {}).items()}
     texts[""] = found.get("description", "")
     return texts
-
-

@@ -64,7 +64,9 @@ async def apply(request: Request, call: Call, view: View, options: WriteOptions)
         part = WHOLE if not view.identity else view
         return await finish(call, part, live or {}, result, options.field_validation, faults)
 
-    return await update(call, merged, may_create=not call.subresource, tracked=False, admission_kind=view.admission_kind)
+    return await update(
+        call, merged, may_create=not call.subresource, tracked=False, admission_kind=view.admission_kind
+    )
 
 
 def _parse(request: Request, mode: str) -> tuple[Obj, list[str]]:

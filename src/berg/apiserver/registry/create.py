@@ -82,6 +82,8 @@ async def _store(call: Call, obj: Obj) -> CacheEntry:
     key = registry.key(call.namespace, name)
     cacher = registry.cacher or await registry.open()
     prune_empty_meta(obj)
+    if registry.convert_custom is not None:
+        obj = (await registry.convert_custom([obj], registry.storage))[0]
     if call.dry_run:
         if cacher.get(key) is not None:
             raise status.already_exists(registry.storage.group, registry.storage.plural, name)

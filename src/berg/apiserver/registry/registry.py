@@ -170,6 +170,8 @@ class Registry:
         """The entry's JSON in `target`'s version; the stored bytes themselves where that is the same."""
         if target.api_version == self.storage.api_version and self.convert_custom is None:
             return entry.raw
+        if self.custom and entry.raw.startswith(b'{"kind":"%b","apiVersion":"%b",' % _names(target)):
+            return entry.raw
         return json_codec.dumps(await self.to_version(entry, target))
 
     # ---- errors that name the resource
@@ -186,6 +188,10 @@ class Registry:
     def validate_name(self, name: str, *, prefix: bool = False) -> list[str]:
         faults = list(self.strategy.validate_name(name, prefix=prefix))
         return faults or list(names.path_segment(name))
+
+
+def _names(resource: Resource) -> tuple[bytes, bytes]:
+    return resource.kind.encode(), resource.api_version.encode()
 
 
 INDEXED_FIELDS = frozenset(("spec.nodeName", "involvedObject.uid", "spec.unschedulable"))

@@ -81,7 +81,11 @@ async def _update_once(
 ) -> CacheEntry:
     registry, strategy, context = call.registry, call.registry.strategy, call.context
     old = entry.obj
-    obj = await transform(orjson.loads(entry.raw))
+    if registry.convert_custom is not None:  # custom resources are worked on in the version that was asked for
+        old = (await registry.many_to_version([orjson.loads(entry.raw)], call.resource))[0]
+        obj = await transform(orjson.loads(orjson.dumps(old)))
+    else:
+        obj = await transform(orjson.loads(entry.raw))
     meta, old_meta = obj.setdefault("metadata", {}), old["metadata"]
     _check_preconditions(call, meta, old_meta)
     creating.dedup_owners(call, obj)
@@ -155,7 +159,7 @@ def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
         else:
             obj.pop("status", None)
     strategy.prepare_for_update(context, obj, old)
-    if strategy.generation and _spec_differs(obj, old):
+    if strategy.generation and _spec_differs(obj, old, strategy.has_status):
         meta["generation"] = old_meta.get("generation", 0) + 1
 
 
@@ -177,8 +181,8 @@ def _keep_all_but_status(obj: Obj, old: Obj) -> None:
             meta.pop(field, None)
 
 
-def _spec_differs(obj: Obj, old: Obj) -> bool:
-    skipped = ("metadata", "status", "apiVersion", "kind")
+def _spec_differs(obj: Obj, old: Obj, has_status: bool) -> bool:
+    skipped = ("metadata", "apiVersion", "kind", "status" if has_status else "")
     return any(obj.get(k) != old.get(k) for k in obj.keys() | old.keys() if k not in skipped)
 
 
@@ -187,6 +191,8 @@ async def _store(call: Call, key: str, entry: CacheEntry, obj: Obj) -> CacheEntr
     cacher = registry.cacher
     assert cacher is not None
     creating.prune_empty_meta(obj)
+    if registry.convert_custom is not None:
+        obj = (await registry.convert_custom([obj], registry.storage))[0]
     old = entry.obj
     if should_delete(obj, old):
         if not call.dry_run:

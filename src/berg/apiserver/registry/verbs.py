@@ -39,7 +39,7 @@ def make_call(
     namespace = info.namespace if registry.storage.namespaced else ""
     warnings: list[str] = request.attributes.setdefault("warnings", [])
     context = Context(
-        registry.storage,
+        resource if registry.custom else registry.storage,
         namespace,
         user,
         info.subresource,

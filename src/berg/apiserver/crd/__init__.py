@@ -1,0 +1,1 @@
+"""CustomResourceDefinitions: their own validation, and serving what they define."""

@@ -1,0 +1,162 @@
+"""What a custom resource's registry does: validation by its version's schema, status and generation as declared.
+
+Source: k8s.io/apiextensions-apiserver pkg/registry/customresource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from berg.apiserver.crd import columns, rules, values
+from berg.apiserver.crd.columns import BadPath, compile_path
+from berg.apiserver.registry.strategy import Context, Strategy
+from berg.machinery import names, status
+from berg.machinery.status import FieldError, Obj
+
+_STANDARD_FINALIZERS = frozenset(("orphan", "foregroundDeletion", "kubernetes"))
+
+
+@dataclass(slots=True)
+class Version:
+    """One version of a definition, compiled."""
+
+    obj: Obj
+    check: values.Check
+    rules: rules.Rules
+    status_check: values.Check
+    scale: Obj | None
+
+    @classmethod
+    def of(cls, version: Obj) -> Version:
+        schema: Obj = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+        body = {k: v for k, v in (schema.get("properties") or {}).items() if k not in ("metadata",)}
+        plain = {**schema, "properties": body} if body else schema
+        state = (schema.get("properties") or {}).get("status") or {}
+        return cls(
+            version,
+            values.compile_schema(plain),
+            rules.compile_rules(schema),
+            values.compile_schema(state),
+            (version.get("subresources") or {}).get("scale"),
+        )
+
+
+class CustomStrategy(Strategy):
+    def __init__(self, crd: Obj, versions: dict[str, Version]) -> None:
+        spec = crd["spec"]
+        self.versions = versions
+        self.namespaced = spec["scope"] == "Namespaced"
+        stored = next(v for v in spec["versions"] if v["storage"])
+        self.has_status = "status" in (stored.get("subresources") or {})
+        self.columns = columns.columns_of(stored)
+        self.columns_by_version = {v["name"]: columns.columns_of(v) for v in spec["versions"]}
+        self._selectable: dict[str, Callable[[Obj], list[Any]]] = {}
+        for version in spec["versions"]:
+            for field in version.get("selectableFields") or ():
+                try:
+                    self._selectable[field["jsonPath"].removeprefix(".")] = compile_path(field["jsonPath"])
+                except BadPath:
+                    continue
+        self.field_labels = tuple(self._selectable)
+        self.terminating = bool(crd["metadata"].get("deletionTimestamp"))
+
+    def _version(self, obj: Obj) -> Version:
+        return self.versions[obj["apiVersion"].rpartition("/")[2]]
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        return names.dns1123_subdomain(name.rstrip("-") + "a" if prefix and name.endswith("-") else name)
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        found = {}
+        for name, find in self._selectable.items():
+            at = find(obj)
+            value = at[0] if at else None
+            found[name] = "" if value is None else columns._text(value)
+        return found
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        if self.terminating:
+            raise status.ApiError(
+                405,
+                "MethodNotAllowed",
+                f"create not allowed while custom resource definition is terminating: create is not supported on "
+                f'resources of kind "{ctx.resource.group_resource}"',
+                {"group": ctx.resource.group, "kind": ctx.resource.plural},
+            )
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        version = self._version(obj)
+        errors: list[FieldError] = []
+        version.check("", obj, errors)
+        errors += _scale_faults(version.scale, obj)
+        if not errors:
+            errors += version.rules.check(obj, None)
+        return errors
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        version = self._version(obj)
+        errors: list[FieldError] = []
+        version.check("", obj, errors)
+        errors = _ratcheted(errors, obj, old)
+        errors += _scale_faults(version.scale, obj)
+        if not errors:
+            errors += version.rules.check(obj, old)
+        return errors
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        version = self._version(obj)
+        errors: list[FieldError] = []
+        if "status" in obj:
+            version.status_check("status", obj["status"], errors)
+            errors = _ratcheted(errors, obj, old)
+        if not errors:
+            errors += version.rules.check(obj, old, only="status")
+        return errors
+
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        found = []
+        before = set((old or {}).get("metadata", {}).get("finalizers") or ())
+        for finalizer in obj["metadata"].get("finalizers") or ():
+            if finalizer in before or "/" in finalizer or finalizer in _STANDARD_FINALIZERS:
+                continue
+            with_path = " including a path (/)" if "." in finalizer else ""
+            found.append(
+                f'metadata.finalizers: "{finalizer}": prefer a domain-qualified finalizer name{with_path} to avoid '
+                "accidental conflicts with other finalizer writers"
+            )
+        version = self._version(obj).obj
+        if version.get("deprecated"):
+            found.append(version.get("deprecationWarning") or f"{obj['apiVersion']} {obj['kind']} is deprecated")
+        return found
+
+
+def _scale_faults(scale: Obj | None, obj: Obj) -> list[FieldError]:
+    if not scale:
+        return []
+    at: Any = obj
+    for step in scale["specReplicasPath"].strip(".").split("."):
+        at = at.get(step) if isinstance(at, dict) else None
+    path = scale["specReplicasPath"]
+    if isinstance(at, int) and at < 0:
+        return [status.invalid_value(path, at, "should be a non-negative integer")]
+    if isinstance(at, int) and at > 2**31 - 1:
+        return [status.invalid_value(path, at, "should be less than or equal to 2147483647")]
+    return []
+
+
+def _ratcheted(errors: list[FieldError], obj: Obj, old: Obj) -> list[FieldError]:
+    """Faults of values that this write did not touch are let be (KEP-4008)."""
+    return [e for e in errors if e.field == "<nil>" or value_at(obj, e.field) != value_at(old, e.field)]
+
+
+def value_at(obj: Any, path: str) -> Any:
+    at = obj
+    for step in path.replace("[", ".[").split("."):
+        if step.startswith("["):
+            index = step[1:-1]
+            at = at[int(index)] if isinstance(at, list) and index.isdigit() and int(index) < len(at) else None
+        else:
+            at = at.get(step) if isinstance(at, dict) else None
+    return at
