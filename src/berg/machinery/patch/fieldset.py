@@ -132,6 +132,18 @@ def insert(a: FieldSet, path: Path) -> None:
         last["."] = {}
 
 
+def graft(a: FieldSet, path: Path, below: FieldSet) -> None:
+    """Inserts the path and everything in `below` under it, in place. Nothing may be there yet."""
+    for element in path[:-1]:
+        inner = a.get(element)
+        if inner is None:
+            inner = a[element] = {}
+        elif not inner:
+            inner["."] = {}
+        a = inner
+    a[path[-1]] = below
+
+
 def paths(a: FieldSet, prefix: Path = ()) -> Iterator[Path]:
     """Every member: those of a level first, then what lies below, in order."""
     elements = sorted(e for e in a if e != ".")

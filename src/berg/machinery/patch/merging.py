@@ -129,17 +129,18 @@ def _compare_struct(out: Comparison, type_: TypeDef, old: Obj, new: Obj, path: f
 
 
 def _compare(out: Comparison, field: Field, old: Any, new: Any, path: fieldset.Path) -> None:
+    if old is _ABSENT:
+        fieldset.graft(out.added, path, _everything(field, new))
+        return
+    if new is _ABSENT:
+        fieldset.graft(out.removed, path, _everything(field, old))
+        return
     kind = shape(field)
     if kind == DEDUCED:
         kind = MAP if isinstance(old, dict) or isinstance(new, dict) else LEAF
         field = _DEDUCED_FIELD
     if kind == LEAF or not _deeper(kind, old, new):
-        if old is _ABSENT:
-            fieldset.insert(out.added, path)
-        elif new is _ABSENT:
-            fieldset.insert(out.removed, path)
-        else:
-            fieldset.insert(out.modified, path)
+        fieldset.insert(out.modified, path)
         return
     if kind in (KEYED, SET):
         _compare_list(out, field, old or (), new or (), path)
@@ -159,22 +160,46 @@ def _compare(out: Comparison, field: Field, old: Any, new: Any, path: fieldset.P
             for key, was in before.items():
                 if key not in after:
                     _compare(out, item, was, _ABSENT, (*path, f"f:{key}"))
-    if old is _ABSENT:
-        fieldset.insert(out.added, path)
-    elif new is _ABSENT:
-        fieldset.insert(out.removed, path)
+
+
+def _everything(field: Field, value: Any) -> FieldSet:
+    """What lies below a value that came or went as a whole; the value itself is a member."""
+    kind = shape(field)
+    if kind == LEAF or not value:
+        return {}
+    if kind in (KEYED, SET):
+        if not isinstance(value, list):
+            return {}
+        item = field.item or _DEDUCED_FIELD
+        found: FieldSet = {".": {}}
+        for element, values in _by_element(field, value).items():
+            found[element] = _everything(item, values[0]) if len(values) == 1 else {}
+        return found
+    if not isinstance(value, dict):
+        return {}
+    found = {".": {}}
+    if kind == STRUCT:
+        struct = field.struct
+        assert struct is not None
+        fields = struct.fields
+        for key, inner in value.items():
+            found[f"f:{key}"] = _everything(fields.get(key) or _DEDUCED_FIELD, inner)
+    else:
+        item = (field.item if kind == MAP else None) or _DEDUCED_FIELD
+        for key, inner in value.items():
+            found[f"f:{key}"] = _everything(item, inner)
+    return found
 
 
 def _deeper(kind: int, old: Any, new: Any) -> bool:
     """Whether there is anything inside; two empty values, or values of the wrong type, are compared as leaves."""
     wanted = list if kind in (KEYED, SET) else dict
-    sides = [v for v in (old, new) if v is not _ABSENT and v is not None]
+    sides = [v for v in (old, new) if v is not None]
     return any(sides) and all(isinstance(v, wanted) for v in sides)
 
 
 def _compare_list(out: Comparison, field: Field, old: Any, new: Any, path: fieldset.Path) -> None:
-    before = _by_element(field, () if old is _ABSENT else old)
-    after = _by_element(field, () if new is _ABSENT else new)
+    before, after = _by_element(field, old), _by_element(field, new)
     item = field.item or _DEDUCED_FIELD
     for element in before.keys() | after.keys():
         was, now = before.get(element, ()), after.get(element, ())
