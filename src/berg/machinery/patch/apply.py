@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from berg.machinery.clock import rfc3339
@@ -72,7 +73,7 @@ def update(
     owners, given = _owners(before, asked, trusted=not subresource)
     if not owners and live is not None and (live.get("metadata") or {}).get("uid"):
         return _with_managed(new, None)  # upstream does not begin to track an object that was untracked
-    old = _bare(live) if live is not None else empty(type, new)
+    old = _bare(live) if live is not None else _blank(type, api_version)
     after = _bare(new)
     if old == after and not given:
         return _with_managed(new, before)
@@ -155,6 +156,13 @@ def empty(type_: TypeDef, like: Obj) -> Obj:
     """An object of this type that nobody has set a field of."""
     blank = zero(Field("", "object", struct=type_)) if type_.builtin else {}
     return {**blank, **{k: like[k] for k in ("apiVersion", "kind") if k in like}}
+
+
+@lru_cache(maxsize=512)
+def _blank(type_: TypeDef, api_version: str) -> Obj:
+    """An `empty` object to compare with; shared, never handed out."""
+    kind = type_.gvk[2] if type_.gvk else ""
+    return empty(type_, {"apiVersion": api_version, "kind": kind})
 
 
 def _bare(obj: Obj) -> Obj:
