@@ -79,12 +79,12 @@ class Chain:
 
             request.user = impersonation.impersonate(request, self.authorizer)
         if self.audit is not None:
-            return await self.audit.around(request, self._admitted_by_flow_control)  # type: ignore[no-any-return]
+            return await self.audit.around(request, self._admitted_by_flow_control)
         return await self._admitted_by_flow_control(request)
 
     async def _admitted_by_flow_control(self, request: Request) -> Response:
         if self.flow_control is not None:
-            return await self.flow_control.around(request, self._authorized)  # type: ignore[no-any-return]
+            return await self.flow_control.around(request, self._authorized)
         return await self._authorized(request)
 
     async def _authorized(self, request: Request) -> Response:

@@ -76,11 +76,10 @@ def resolve(request: Request) -> RequestInfo:
             return RequestInfo(path, request.method.lower())
         verb, rest = rest[0], rest[1:]
     namespace = ""
-    if rest[0] == "namespaces":
-        if len(rest) > 1:
-            namespace = rest[1]
-            if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
-                rest = rest[2:]
+    if rest[0] == "namespaces" and len(rest) > 1:
+        namespace = rest[1]
+        if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
+            rest = rest[2:]
     info = RequestInfo(path, verb, True, group, version, namespace, parts=tuple(rest))
     count = len(rest)
     if count >= 3 and verb != "proxy":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,11 @@ class APIServer:
         self.health.add("log", lambda: None)
         self.health.add("etcd", self._store_fault)
         self.health.add("shutdown", lambda: "shutting down" if self._stopping else None, paths=("/readyz",))
-        for name, _ in HOOKS:
-            self.health.add(
-                f"poststarthook/{name}", lambda name=name: "not finished" if name in self._hooks_left else None
-            )  # type: ignore[misc]
+        for hook, _ in HOOKS:
+            self.health.add(f"poststarthook/{hook}", partial(self._hook_fault, hook))
+
+    def _hook_fault(self, name: str) -> str | None:
+        return "not finished" if name in self._hooks_left else None
 
     async def _bind(self, request: Request, r: Resource) -> Response:
         from berg.apiserver.subresources import binding

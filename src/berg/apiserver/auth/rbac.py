@@ -156,7 +156,8 @@ class RBACAuthorizer:
         for subject in binding.get("subjects") or ():
             key = _subject_key(subject, namespace)
             if key is not None:
-                reason = f'RBAC: allowed by {shown} of {ref.get("kind")} "{ref.get("name")}" to {_describe(subject, namespace)}'
+                role = f'{ref.get("kind")} "{ref.get("name")}"'
+                reason = f"RBAC: allowed by {shown} of {role} to {_describe(subject, namespace)}"
                 grant = Grant(namespace, rules, missing, reason)
                 self._subjects.setdefault(key, []).append(grant)
 

@@ -12,11 +12,11 @@ from functools import cache, lru_cache
 from typing import Any
 
 import cel
+
 from berg.apiserver.cel.rewrite import rewrite
 
 _RESERVED = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var "
-    "void while".split()
+    ["true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void", "while"]
 )
 _ESCAPED = re.compile(r"__(?:[a-z]+|underscores|dot|dash|slash)__")
 

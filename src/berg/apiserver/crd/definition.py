@@ -109,10 +109,16 @@ def _approval(obj: Obj, group: str) -> list[FieldError]:
     value = (obj["metadata"].get("annotations") or {}).get(_APPROVED)
     path = f"metadata.annotations[{_APPROVED}]"
     if not value:
-        why = 'protected groups must have approval annotation "api-approved.kubernetes.io", see https://github.com/kubernetes/enhancements/pull/1111'
+        why = (
+            f'protected groups must have approval annotation "{_APPROVED}", see '
+            "https://github.com/kubernetes/enhancements/pull/1111"
+        )
         return [status.required(path, why)]
     if not value.startswith(("http://", "https://", "unapproved")):
-        why = f'protected groups must have approval annotation "{_APPROVED}" with either a URL or a reason starting with "unapproved"'
+        why = (
+            f'protected groups must have approval annotation "{_APPROVED}" with either a URL or a reason starting with '
+            '"unapproved"'
+        )
         return [status.invalid_value(path, value, why)]
     return []
 

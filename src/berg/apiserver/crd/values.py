@@ -403,7 +403,7 @@ def _any_of(checks: list[Check]) -> Check:
         tried = [_faults(c, path, value) for c in checks]
         if all(tried):
             errors.append(_combined(path, "must validate at least one schema (anyOf)"))
-            errors.extend(min(tried, key=len))
+            errors.extend(min(tried, key=lambda t: len(t)))
 
     return check
 
@@ -416,7 +416,7 @@ def _one_of(checks: list[Check]) -> Check:
             return
         if good == 0:
             errors.append(_combined(path, "must validate one and only one schema (oneOf). Found none valid"))
-            errors.extend(min(tried, key=len))
+            errors.extend(min(tried, key=lambda t: len(t)))
         else:
             text = f"must validate one and only one schema (oneOf). Found {good} valid alternatives"
             errors.append(_combined(path, text))

@@ -52,6 +52,8 @@ class HTTPProtocol(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self.last_active = time.monotonic()
         self.closing = False
+        self.streaming = False
+        """it sends a stream that may never end"""
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._reading_paused = False
         self._writable: asyncio.Future[None] | None = None
@@ -296,6 +298,7 @@ class HTTPProtocol(asyncio.Protocol):
     async def _stream(self, request: Request, response: Response, keep_alive: bool) -> None:
         assert response.stream is not None
         self.transport.write(self._head(response, keep_alive) + b"Transfer-Encoding: chunked\r\n\r\n")
+        self.streaming = True
         try:
             async for chunk in response.stream:
                 if not chunk:
@@ -307,6 +310,7 @@ class HTTPProtocol(asyncio.Protocol):
                     return
             self.transport.write(b"0\r\n\r\n")
         finally:
+            self.streaming = False
             await _close_stream(response)
 
     async def _drain(self) -> None:

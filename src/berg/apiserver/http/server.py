@@ -97,8 +97,9 @@ class HTTPServer:
         for connection in list(self.connections):
             connection.shut_down()
         deadline = time.monotonic() + grace_s
-        while any(c.task is not None for c in self.connections) and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        busy = [c.task for c in self.connections if c.task is not None and not c.streaming]
+        if busy:
+            await asyncio.wait(busy, timeout=deadline - time.monotonic())
         tasks = [c.task for c in self.connections if c.task is not None]
         for connection in list(self.connections):
             connection.abort()

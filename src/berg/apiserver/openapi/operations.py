@@ -165,7 +165,7 @@ class _Maker:
         if listed and not everywhere:
             operation["parameters"] = [w.parameter(*one) for one in listed]
         shown = self.schema(group, version, kind)
-        media = _JSON
+        media: tuple[str, ...] = _JSON
         answer = shown
         if verb == "list":
             answer, media = self.schema(group, version, f"{kind}List"), (*_JSON, *_STREAMS)

@@ -5,7 +5,6 @@ Descriptions are not ours to carry; where a package with upstream's is installed
 
 from __future__ import annotations
 
-
 from functools import cache
 from typing import Any
 

@@ -133,8 +133,8 @@ def dedup_owners(call: Call, obj: Obj) -> None:
             kept.append(ref)
     if len(kept) != len(refs):
         obj["metadata"]["ownerReferences"] = kept
-        seen: set[str] = set()
-        repeated = sorted({r["uid"] for r in refs if r.get("uid") in seen or seen.add(r.get("uid", ""))})
+        uids = [r.get("uid", "") for r in refs]
+        repeated = sorted({u for u in uids if uids.count(u) > 1})
         call.warnings.append(
             ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
             f"may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "

@@ -77,9 +77,9 @@ def _negotiate(header: str, shapes: tuple[str, ...], media_types: tuple[str, ...
             continue
         shape = params.get("as", "")
         version = params.get("v", "v1")
-        if shape:
-            if shape not in shapes or params.get("g") != "meta.k8s.io" or version not in ("v1", "v1beta1"):
-                continue
+        known = shape in shapes and params.get("g") == "meta.k8s.io" and version in ("v1", "v1beta1")
+        if shape and not known:
+            continue
         return Accepted(media, shape, version if shape else "v1")
     return None
 

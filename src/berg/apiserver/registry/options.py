@@ -65,10 +65,13 @@ def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteO
     return WriteOptions(bool(dry_run), manager, mode, force)
 
 
+EVERY_FIELD = fields.FieldSelector()
+
+
 @dataclass(slots=True)
 class ListOptions:
     label_selector: labels.Selector = labels.EVERYTHING
-    field_selector: fields.FieldSelector = fields.FieldSelector()
+    field_selector: fields.FieldSelector = EVERY_FIELD
     resource_version: str = ""
     resource_version_match: str = ""
     limit: int = 0
@@ -90,7 +93,7 @@ def list_options(request: Request) -> ListOptions:
     try:
         options = ListOptions(
             labels.Selector.parse(request.arg("labelSelector")) if "labelSelector" in query else labels.EVERYTHING,
-            fields.parse(request.arg("fieldSelector")) if "fieldSelector" in query else fields.FieldSelector(),
+            fields.parse(request.arg("fieldSelector")) if "fieldSelector" in query else EVERY_FIELD,
             request.arg("resourceVersion"),
             request.arg("resourceVersionMatch"),
             _integer(request, "limit") or 0,

@@ -113,4 +113,5 @@ def _apply(kind: str, base: Obj, patch: Any, shown: Resource) -> Any:
     from berg.machinery.patch import strategic
 
     type_ = schema.type_of(shown.group, shown.version, shown.kind)
+    assert type_ is not None
     return strategic.apply(base, patch, type_)

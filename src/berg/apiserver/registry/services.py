@@ -25,6 +25,8 @@ from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import Cacher
 
+Objects = list[Obj]
+
 SYSTEM = User("system:apiserver", groups=("system:masters", "system:authenticated"))
 
 
@@ -104,14 +106,14 @@ class Services:
         entry = _opened(registry).get(registry.key(namespace, name))
         return None if entry is None else entry.obj
 
-    def list(self, resource: Resource, namespace: str | None = None) -> list[Obj]:
+    def list(self, resource: Resource, namespace: str | None = None) -> Objects:
         registry = self.registries.get((resource.group, resource.plural))
         if registry is None:
             return []
         listing = run_now(_opened(registry).list(namespace=namespace))
         return [e.obj for e in listing.entries]
 
-    def by_index(self, resource: Resource, index: str, value: str) -> list[Obj]:
+    def by_index(self, resource: Resource, index: str, value: str) -> Objects:
         """What an index of the cacher holds under `value`."""
         listing = run_now(_opened(self.registry(resource)).list(index=(index, value)))
         return [e.obj for e in listing.entries]

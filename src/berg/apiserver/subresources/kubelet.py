@@ -31,7 +31,7 @@ def target(services: Services, node_name: str, path: str, query: str = "") -> Ta
     if node is None:
         raise status.not_found("", "nodes", node_name)
     state = node.get("status") or {}
-    addresses = {}
+    addresses: dict[str, str] = {}
     for address in state.get("addresses") or ():
         addresses.setdefault(address["type"], address["address"])
     host = next((addresses[t] for t in services.config.kubelet_preferred_address_types if t in addresses), "")
