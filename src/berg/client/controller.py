@@ -59,8 +59,8 @@ class Loop:
             raise
         except Exception as e:
             if isinstance(e, ApiError):
-                # A conflict means that the informer is behind; it is routine.
-                level = logging.DEBUG if e.reason in ("Conflict", "AlreadyExists") else logging.WARNING
+                # The informer is behind: the object changed, exists or is gone already. That is routine.
+                level = logging.DEBUG if e.reason in ("Conflict", "AlreadyExists", "NotFound") else logging.WARNING
                 log.log(level, "%s: %s: %s", self.name, key, e.message)
             else:
                 log.exception("%s: %s", self.name, key)

@@ -20,12 +20,16 @@ class Context:
     def __init__(self, client: Client, config: Config, clock: Clock) -> None:
         self.client, self.config, self.clock = client, config, clock
         self.informers = InformerFactory(client, clock, transform=without_managed_fields)
+        self.asked: list[Informer] = []
+        """informers asked for since the manager last looked: what one controller needs"""
         self._recorders: dict[str, EventRecorder] = {}
         self._scales: dict[tuple[str, str], Resource | None] = {}
 
     def informer(self, name: str, **kw: Any) -> Informer:
         """`pods`, `deployments.apps`."""
-        return self.informers.informer(resource(name), **kw)
+        informer = self.informers.informer(resource(name), **kw)
+        self.asked.append(informer)
+        return informer
 
     def recorder(self, component: str) -> EventRecorder:
         if component not in self._recorders:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from berg.client.controller import Controller
+from berg.client.informer import Informer
 from berg.client.leaderelection import LeaderElector
 from berg.client.rest import Client
 from berg.controllers.config import Config
@@ -22,6 +23,8 @@ from berg.controllers.context import Context
 from berg.machinery.clock import Clock, RealClock
 
 log = logging.getLogger(__name__)
+
+PATIENCE_S = 10.0
 
 CONTROLLERS: dict[str, str] = {
     "serviceaccount-token-controller": "serviceaccount_tokens:TokenController",
@@ -33,6 +36,23 @@ CONTROLLERS: dict[str, str] = {
     "namespace-controller": "namespace:NamespaceController",
     "serviceaccount-controller": "serviceaccount:ServiceAccountController",
     "garbage-collector-controller": "garbagecollector:GarbageCollector",
+    "disruption-controller": "disruption:DisruptionController",
+    "resourcequota-controller": "resourcequota:ResourceQuotaController",
+    "clusterrole-aggregation-controller": "clusterrole:ClusterRoleAggregationController",
+    "ttl-controller": "ttl:TTLController",
+    "certificatesigningrequest-signing-controller": "csr:Signer",
+    "certificatesigningrequest-approving-controller": "csr:Approver",
+    "certificatesigningrequest-cleaner-controller": "csr:Cleaner",
+    "bootstrap-signer-controller": "bootstrap:BootstrapSigner",
+    "token-cleaner-controller": "bootstrap:TokenCleaner",
+    "persistentvolume-binder-controller": "pvbinder:PersistentVolumeBinder",
+    "persistentvolume-attach-detach-controller": "attachdetach:AttachDetachController",
+    "persistentvolume-protection-controller": "volumeprotection:VolumeProtection",
+    "persistentvolumeclaim-protection-controller": "volumeprotection:ClaimProtection",
+    "volumeattributesclass-protection-controller": "volumeprotection:AttributesClassProtection",
+    "ephemeral-volume-controller": "ephemeralvolume:EphemeralVolumeController",
+    "service-cidr-controller": "servicecidr:ServiceCIDRController",
+    "validatingadmissionpolicy-status-controller": "vapstatus:ValidatingAdmissionPolicyStatusController",
     "daemonset-controller": "daemonset:DaemonSetController",
     "statefulset-controller": "statefulset:StatefulSetController",
     "cronjob-controller": "cronjob:CronJobController",
@@ -84,6 +104,7 @@ class ControllerManager:
         self.controllers: dict[str, Controller] = {}
         self._on_lost = on_lost
         self._stopping = False
+        self._starting: list[asyncio.Future[None]] = []
         self._ctx: Context | None = None
         self._elector: LeaderElector | None = None
 
@@ -115,16 +136,33 @@ class ControllerManager:
 
     async def _run(self) -> None:
         ctx = self._ctx = Context(self.client, self.config, self.clock)
+        needs: dict[str, list[Informer]] = {}
         for name in self.names:
             module, _, cls = CONTROLLERS[name].partition(":")
-            controller = getattr(import_module(f"berg.controllers.{module}"), cls)(ctx)
-            self.controllers[name] = controller
-        await ctx.informers.start()
-        for controller in self.controllers.values():
-            await controller.start()
-        log.info("controllers started: %s (pid %d)", ", ".join(self.names), os.getpid())
+            ctx.asked = needs[name] = []
+            self.controllers[name] = getattr(import_module(f"berg.controllers.{module}"), cls)(ctx)
+        ctx.asked = []
+        ctx.informers.start_new()
+        # Each starts when what it reads is there: one resource that cannot be watched holds up only its own.
+        self._starting = [asyncio.ensure_future(self._start_one(name, needs[name])) for name in self.names]
+        _, late = await asyncio.wait(self._starting, timeout=PATIENCE_S)
+        if late:
+            missing = {i.resource.group_resource for n in self.names for i in needs[n] if not i.synced.is_set()}
+            log.warning("not synced yet: %s; their controllers start when they are", ", ".join(sorted(missing)))
+        for task in self._starting:
+            if task.done():
+                task.result()
+        log.info("controllers started (pid %d)", os.getpid())
+
+    async def _start_one(self, name: str, needs: list[Informer]) -> None:
+        for informer in needs:
+            await informer.synced.wait()
+        await self.controllers[name].start()
 
     async def _halt(self) -> None:
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
         await asyncio.gather(*(c.stop() for c in self.controllers.values()))
         self.controllers.clear()
         if self._ctx is not None:
