@@ -151,7 +151,7 @@ class Log:
         crc32 = zlib.crc32
         base = saved.base
         for key, created, modified, version, lease, crc, value in db.execute(
-            "SELECT key, created, modified, version, lease, crc, value FROM base ORDER BY key"
+            "SELECT key, created, modified, version, lease, crc, value FROM base"  # in the order of the file
         ):
             if crc32(value, modified & 0xFFFFFFFF) != crc:
                 raise Corrupt(
