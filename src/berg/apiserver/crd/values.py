@@ -384,6 +384,10 @@ def _faults(check: Check, path: str, value: Any) -> list[FieldError]:
     return found
 
 
+def _count(faults: list[FieldError]) -> int:
+    return len(faults)
+
+
 def _combined(path: str, text: str) -> FieldError:
     return status.invalid_value(_shown(path), "", f'"{path}" {text}')
 
@@ -403,7 +407,7 @@ def _any_of(checks: list[Check]) -> Check:
         tried = [_faults(c, path, value) for c in checks]
         if all(tried):
             errors.append(_combined(path, "must validate at least one schema (anyOf)"))
-            errors.extend(min(tried, key=lambda t: len(t)))
+            errors.extend(min(tried, key=_count))
 
     return check
 
@@ -416,7 +420,7 @@ def _one_of(checks: list[Check]) -> Check:
             return
         if good == 0:
             errors.append(_combined(path, "must validate one and only one schema (oneOf). Found none valid"))
-            errors.extend(min(tried, key=lambda t: len(t)))
+            errors.extend(min(tried, key=_count))
         else:
             text = f"must validate one and only one schema (oneOf). Found {good} valid alternatives"
             errors.append(_combined(path, text))

@@ -7,6 +7,8 @@ Most versions of a built-in kind differ in nothing but `apiVersion`; those that 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
@@ -34,9 +36,16 @@ def conversion(plural: str, source: str, target: str) -> Callable[[Convert], Con
     return register
 
 
+@cache
+def _load() -> None:
+    for room in ("autoscaling", "events"):
+        import_module(f"berg.apiserver.registry.conversions.{room}")
+
+
 def convert(obj: Obj, source: Resource, target: Resource) -> Obj:
     """In place; returns the same object."""
     if source.api_version != target.api_version:
+        _load()
         special = _conversions.get((source.plural, source.api_version, target.api_version))
         if special is not None:
             special(obj)

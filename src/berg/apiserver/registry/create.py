@@ -18,12 +18,14 @@ from berg.storage.cacher import CacheEntry, KeyExists
 NAME_ATTEMPTS = 8
 
 
-async def create(call: Call, obj: Obj) -> CacheEntry:
-    """Takes `obj` over, in the storage version and defaulted. Raises ApiError."""
+async def create(call: Call, obj: Obj, *, tracked: bool = True) -> CacheEntry:
+    """Takes `obj` over, in the storage version and defaulted. `tracked` False: its managed fields are set already
+    (apply). Raises ApiError."""
     registry = call.registry
     meta = obj.setdefault("metadata", {})
     dedup_owners(call, obj)
-    await fieldmanager.on_create(call, obj)
+    if tracked:
+        await fieldmanager.on_create(call, obj)
     if call.admission:
         await registry.services.admission.run_mutating(_attributes(call, obj))
         dedup_owners(call, obj)

@@ -1,0 +1,1 @@
+"""The built-in kinds whose versions differ in more than their name."""
