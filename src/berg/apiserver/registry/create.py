@@ -58,6 +58,8 @@ async def _create_named(call: Call, obj: Obj) -> CacheEntry:
         obj.pop("status", None)
     if strategy.generation:
         meta["generation"] = 1
+    if registry.guard is not None:
+        await registry.guard(call, obj, None)
     strategy.prepare_for_create(context, obj)
     finish = await strategy.begin_create(context, obj)
     stored = False

@@ -57,7 +57,7 @@ async def update(
             obj = await transform(None)
             if obj["metadata"].get("uid"):
                 raise registry.conflict(call.name, _uid_mismatch(obj["metadata"]["uid"], ""))
-            return Updated(await creating.create(call, obj), created=True)
+            return Updated(await creating.create(call, obj, tracked=tracked), created=True)
         try:
             return Updated(await _update_once(call, key, entry, transform, tracked, admission_kind))
         except RevisionConflict as e:
@@ -94,6 +94,8 @@ async def _update_once(
     if call.admission:
         await registry.services.admission.run_mutating(_attributes(call, obj, old, admission_kind))
         creating.dedup_owners(call, obj)
+    if registry.guard is not None:
+        await registry.guard(call, obj, old)
     _keep_what_only_the_server_writes(call, obj, old)
     finish = await strategy.begin_update(context, obj, old) if not call.subresource else None
     stored = False
