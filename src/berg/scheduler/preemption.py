@@ -39,18 +39,14 @@ class Candidate:
     row: int
     victims: list[PodInfo]
     violations: int
+    cost: tuple[Any, ...] = ()
+    """smaller is better"""
 
-    def cost(self) -> tuple[Any, ...]:
-        """Smaller is better."""
+    def __post_init__(self) -> None:
         top = max(p.priority for p in self.victims)
         earliest = min(p.start_time for p in self.victims if p.priority == top)
-        return (
-            self.violations,
-            top,
-            sum(p.priority + 2**31 for p in self.victims),
-            len(self.victims),
-            _Later(earliest),
-        )
+        total = sum(p.priority + 2**31 for p in self.victims)
+        self.cost = (self.violations, top, total, len(self.victims), _Later(earliest))
 
 
 @dataclass(slots=True, frozen=True)
@@ -98,7 +94,7 @@ def preempt(cycle: Cycle, diagnosis: Diagnosis, objects: Objects, args: Obj) -> 
     candidates = [r for r in results.values() if isinstance(r, Candidate)]
     if not candidates:
         return "", unschedulable(f"preemption: {_refused(cycle, diagnosis, results)}")
-    best = min(candidates, key=Candidate.cost)
+    best = min(candidates, key=lambda c: c.cost)
     cycle.data["preemption"] = Plan(cycle.snapshot.names[best.row], best.victims)
     return cycle.snapshot.names[best.row], Status(Code.SUCCESS)
 
@@ -140,9 +136,10 @@ def _dry_run(cycle: Cycle, potential: Any, objects: Objects, args: Obj) -> dict[
     if not len(potential):
         return {}
     budgets = _budgets(objects)
-    filters = cycle.filters
-    if _only_resources(cycle, filters):
-        return _by_adding_up(cycle, potential, budgets, objects.version("PodDisruptionBudget"))
+    known: dict[int, Candidate | Status] = {}
+    fitting: type[_Sums | _Trial] = _Trial
+    if _only_resources(cycle, cycle.filters):
+        known, fitting = _known(cycle, objects.version("PodDisruptionBudget")), _Sums
     wanted = max(
         len(potential) * args.get("minCandidateNodesPercentage", 10) // 100,
         args.get("minCandidateNodesAbsolute", 100),
@@ -152,7 +149,10 @@ def _dry_run(cycle: Cycle, potential: Any, objects: Objects, args: Obj) -> dict[
     found = harmless = 0
     for i in range(len(potential)):
         row = int(potential[(start + i) % len(potential)])
-        results[row] = result = _victims(cycle, row, budgets, _Trial(cycle, row, filters).fits_without)
+        result = known.get(row)
+        if result is None:
+            result = known[row] = _victims(cycle, row, budgets, fitting(cycle, row).fits_without)
+        results[row] = result
         if isinstance(result, Candidate):
             found += 1
             harmless += not result.violations
@@ -172,9 +172,8 @@ def _only_resources(cycle: Cycle, filters: list[Filter]) -> bool:
     return all(f.name in known | indifferent for f in filters) and any(f.name == "NodeResourcesFit" for f in filters)
 
 
-def _by_adding_up(
-    cycle: Cycle, potential: Any, budgets: list[Budget], budgets_version: int
-) -> dict[int, Candidate | Status]:
+def _known(cycle: Cycle, budgets_version: int) -> dict[int, Candidate | Status]:
+    """What is still true of earlier results for the class; new ones may be added."""
     snapshot, memo = cycle.snapshot, cycle.cls.memo
     kept: _Kept | None = memo.get("preemption")
     changed = snapshot.log.since(kept.place) if kept and kept.budgets_version == budgets_version else None
@@ -184,13 +183,7 @@ def _by_adding_up(
         for entry in changed:
             kept.results.pop(entry >> 1, None)
     kept.place = snapshot.log.end
-    results: dict[int, Candidate | Status] = {}
-    for row in potential.tolist():
-        result = kept.results.get(row)
-        if result is None:
-            result = kept.results[row] = _victims(cycle, row, budgets, _Sums(cycle, row).fits_without)
-        results[row] = result
-    return results
+    return kept.results
 
 
 FitsWithout = Callable[[list[PodInfo]], Status | None]
@@ -254,8 +247,8 @@ class _Sums:
 class _Trial:
     """Fits by asking the filters about the row without the pods."""
 
-    def __init__(self, cycle: Cycle, row: int, filters: list[Filter]) -> None:
-        self._cycle, self._row, self._filters = cycle, row, filters
+    def __init__(self, cycle: Cycle, row: int) -> None:
+        self._cycle, self._row, self._filters = cycle, row, cycle.filters
 
     def fits_without(self, gone: list[PodInfo]) -> Status | None:
         snapshot: Snapshot = self._cycle.snapshot

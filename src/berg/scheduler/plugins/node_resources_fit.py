@@ -51,13 +51,16 @@ class NodeResourcesFit(Filter, Score):
 
     def filter(self, cycle: Cycle, rows: Rows) -> Ints | None:
         snapshot = cycle.snapshot
-        used = snapshot.requested
-        if snapshot.nominated and (reserved := _reserved(cycle)) is not None:
-            used = used + reserved
-        codes = np.where(used[PODS, rows] + 1 > snapshot.allocatable[PODS, rows], _TOO_MANY_PODS, 0)
+        reserved = _reserved(cycle, rows) if snapshot.nominated else {}
+
+        def used(column: int) -> Ints:
+            held = snapshot.requested[column, rows]
+            return held + reserved[column] if column in reserved else held
+
+        codes = np.where(used(PODS) + 1 > snapshot.allocatable[PODS, rows], _TOO_MANY_PODS, 0)
         for i, (column, n) in enumerate(self._asked(cycle)):
             allocatable = snapshot.allocatable[column, rows]
-            lacks = used[column, rows] + n > allocatable
+            lacks = used(column) + n > allocatable
             codes |= lacks.astype(np.int64) << i
             codes |= (lacks & (allocatable < n)).astype(np.int64) << (_TOO_SMALL + i)
         return np.asarray(codes)
@@ -94,18 +97,23 @@ class NodeResourcesFit(Filter, Score):
         return any(have.get(k, 0) > had.get(k, 0) for k in (*wanted, "pods"))
 
 
-def _reserved(cycle: Cycle) -> Ints | None:
-    """What nominated pods of at least the same priority will take from their nodes."""
+def _reserved(cycle: Cycle, rows: Rows) -> dict[int, Ints]:
+    """What nominated pods of at least the same priority will take from their nodes, by column."""
     snapshot, cls = cycle.snapshot, cycle.cls
-    taken: Ints | None = None
-    for row, pods in snapshot.nominated.items():
-        for pod in pods.values():
+    at = {r: r for r in snapshot.nominated} if isinstance(rows, slice) else {r: i for i, r in enumerate(rows.tolist())}
+    taken: dict[int, Ints] = {}
+
+    def take(column: int, i: int, n: int) -> None:
+        if column not in taken:
+            taken[column] = np.zeros(len(snapshot.valid[rows]), dtype=np.int64)
+        taken[column][i] += n
+
+    for row, i in at.items():
+        for pod in snapshot.nominated.get(row, {}).values():
             if pod.cls.priority >= cls.priority:
-                if taken is None:
-                    taken = np.zeros_like(snapshot.requested)
-                taken[PODS, row] += 1
+                take(PODS, i, 1)
                 for column, n in snapshot.request(pod.cls):
-                    taken[column, row] += n
+                    take(column, i, n)
     return taken
 
 
