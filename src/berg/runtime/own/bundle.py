@@ -121,6 +121,7 @@ def launch(
     bundle: Bundle,
     layers_directory: str,
     layers: Sequence[str],
+    monitor: str,
     streams: Streams,
     exit_file: str,
     command: Sequence[str],
@@ -135,4 +136,4 @@ def launch(
         hide_hybrid()
         if layers:
             bundle.mount_rootfs(layers_directory, layers)
-        return spawn(streams, exit_file, command, ENVIRONMENT)
+        return spawn(monitor, streams, exit_file, command, ENVIRONMENT)

@@ -30,7 +30,7 @@ from berg.runtime.own import syscalls as sc
 from berg.runtime.own.bundle import Bundle, OCIRuntime, launch
 from berg.runtime.own.launcher import Launcher
 from berg.runtime.own.logs import LogFile, LogPump
-from berg.runtime.own.monitor import PTY_FD, EventFiles, Spawned, Streams
+from berg.runtime.own.monitor import PTY_FD, EventFiles, Spawned, Streams, install
 from berg.runtime.own.state import Container, Records, boot_id, is_alive, process_start
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 120.0
+EXIT_PATIENCE_S = 1.0
 LOST_EXIT_CODE = 255
 """The exit code when nobody saw the end: upstream's runtimes say the same."""
 
@@ -67,6 +68,7 @@ class Containers:
         self._launcher = launcher
         self._images = images
         self._io = os.path.join(state_directory, "io")
+        self._monitor = os.path.join(state_directory, "monitor.sh")
         self._files = EventFiles(os.path.join(state_directory, "events"), self._on_file)
         self._on_event = on_event
         self._running: dict[str, Running] = {}
@@ -79,6 +81,7 @@ class Containers:
     async def open(self) -> None:
         """Takes up what an earlier Berg left: attaches to what runs, finishes what has ended."""
         self._files.start()
+        install(self._monitor)
         now_boot = boot_id()
         for container in list(self.records.all.values()):
             state = container.state
@@ -233,11 +236,20 @@ class Containers:
             if container.state.cgroup:
                 prepare_cgroup(container)
             return launch(
-                bundle, self._images.layers_directory, layers[::-1], streams, exit_file, command, mounts_go_out=goes_out
+                bundle,
+                self._images.layers_directory,
+                layers[::-1],
+                self._monitor,
+                streams,
+                exit_file,
+                command,
+                mounts_go_out=goes_out,
             )
 
-        spawned = await self._launcher.call(work)
+        # Before the start, so that a Berg that is killed right after it knows the container for this boot's.
         container.state.boot_id = boot_id()
+        self.records.save(container)
+        spawned = await self._launcher.call(work)
         container.state.monitor_pid = spawned.pid
         container.state.monitor_start = process_start(spawned.pid)
         self.records.save(container)
@@ -374,9 +386,12 @@ class Containers:
     async def _exit_status(self, container: Container) -> tuple[int, int]:
         """Exit code and time. The monitor writes them moments after the process has ended, if it is there."""
         state = container.state
+        patience = EXIT_PATIENCE_S
         while (written := self._files.exit_status(container.id)) is None:
             if not is_alive(state.monitor_pid, state.monitor_start):
-                return LOST_EXIT_CODE, time.time_ns()
+                patience -= 0.002  # it may be one that was never noted; else it is gone, and its last word is on disk
+                if patience < 0:
+                    return LOST_EXIT_CODE, time.time_ns()
             await asyncio.sleep(0.002)
         if is_alive(state.pid, state.pid_start):
             # The OCI runtime was killed, the container was not: its end is still to come, and nobody will know more.

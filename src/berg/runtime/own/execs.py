@@ -189,8 +189,9 @@ class Execs:
 
     async def _attach_input(self, container: Container, session: ExecSession, fd: int) -> None:
         try:
-            await _feed(session, fd, container.config.tty)
+            await _feed(session, fd)
         finally:
+            os.close(fd)  # as long as anybody could write, the container's input does not end
             # The client's end of input is the container's only when it said so: stdin_once.
             if container.config.stdin_once and not container.config.tty:
                 running = self._containers.running(container.id)
@@ -424,20 +425,18 @@ async def _forward(fd: int, write) -> None:  # type: ignore[no-untyped-def]
         await write(chunk)
 
 
-async def _feed(session: ExecSession, fd: int, tty: bool) -> None:
+async def _feed(session: ExecSession, fd: int) -> None:
     assert session.stdin is not None
     try:
         while chunk := await session.stdin.read():
             await _write(fd, chunk)
-        if tty:
-            await _write(fd, b"\x04")  # a terminal has no end but this
     except OSError:
         pass  # the command reads no more
 
 
 async def _feed_process(session: ExecSession, process: ExecProcess, tty: bool) -> None:
     """From the client to the command; the end of input closes the pipe."""
-    await _feed(session, process.input, tty)
+    await _feed(session, process.input)
     if not tty and process.input >= 0:
         os.close(process.input)
         process.input = -1

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 # $1 the directory of the pipes, $2 the file for the exit status, then the command of the OCI runtime.
 # A closed standard input is announced by closing the pipe's last writer, which therefore is a process of its own.
-_SCRIPT = """\
+SCRIPT = """\
 if [ -p "$1/stdin" ]; then
   { read _ <&4; } 3<>"$1/stdin" 4<>"$1/hangup" 5>&- 6>&- </dev/null >/dev/null 2>&1 &
   exec <"$1/stdin"
@@ -100,9 +100,18 @@ class Spawned:
     """The pseudo-terminal's master side, for a container with a terminal."""
 
 
-def spawn(streams: Streams, exit_file: str, command: Sequence[str], environment: Mapping[str, str]) -> Spawned:
+def install(path: str) -> None:
+    """Writes the monitor's program. Running monitors have the old file open, so it is replaced, never changed."""
+    with open(path + ".new", "w") as file:
+        file.write(SCRIPT)
+    os.replace(path + ".new", path)
+
+
+def spawn(
+    program: str, streams: Streams, exit_file: str, command: Sequence[str], environment: Mapping[str, str]
+) -> Spawned:
     """Starts a monitor that runs `command`. The caller's namespaces are inherited; the caller reaps the process."""
-    argv = ["sh", "-c", _SCRIPT, "berg-monitor", streams.directory, exit_file, *command]
+    argv = ["berg-monitor", program, streams.directory, exit_file, *command]
     ack = (os.POSIX_SPAWN_OPEN, ACK_FD, streams.path("ack"), os.O_RDWR, 0)
     if not streams.tty:
         actions: list[tuple] = [

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -184,10 +185,8 @@ class Sandboxes:
         state = sandbox.state
         if is_alive(state.pause_pid, state.pause_start):
             os.kill(state.pause_pid, signal.SIGKILL)
-            try:
-                await asyncio.to_thread(os.waitpid, state.pause_pid, 0)
-            except ChildProcessError:
-                pass  # a child of an earlier Berg: init reaps it
+            # Its end waits for the reaping of every process that was in the namespace, also by others: not our concern.
+            threading.Thread(target=_reap, args=(state.pause_pid,), daemon=True).start()
         state.pause_pid = 0
         await self._launcher.call(self.pins(sandbox.id).remove)
 
@@ -227,6 +226,13 @@ class Sandboxes:
             except OSError:
                 text = ""
         _write(os.path.join(etc, "resolv.conf"), text)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # a child of an earlier Berg: init reaps it
 
 
 def _name(config: pb.PodSandboxConfig) -> tuple[str, str, str, int]:
