@@ -77,7 +77,7 @@ def _wrong(value: Any, field: Field, where: _Where | None, go: str = "") -> Wron
 Plan = tuple[dict[str, "tuple[Field, bool, Callable[..., Any]]"], tuple[Field, ...]]
 
 
-def _plan(type_: TypeDef) -> Plan:
+def plan_of(type_: TypeDef) -> Plan:
     """Per type, once: name -> (field, dropped when empty, how to decode), and the fields that must not be missing."""
     plan: Plan | None = type_._plan
     if plan is None:
@@ -87,20 +87,20 @@ def _plan(type_: TypeDef) -> Plan:
     return plan
 
 
-_NEVER_EMPTY = frozenset(("object", "quantity", "time", "microtime", "intorstring", "raw", "duration", "fieldsv1"))
+NEVER_EMPTY = frozenset(("object", "quantity", "time", "microtime", "intorstring", "raw", "duration", "fieldsv1"))
 """Go structs: `omitempty` has no meaning for them."""
 
 
 def _always(field: Field) -> bool:
     if field.pointer:
         return not field.omitempty
-    if field.wire in _NEVER_EMPTY:
+    if field.wire in NEVER_EMPTY:
         return not field.omitzero
     return not field.omitempty
 
 
 def _struct(type_: TypeDef, obj: Obj, path: str, unknown: list[str], where: _Where | None) -> None:
-    entries, always = type_._plan or _plan(type_)
+    entries, always = type_._plan or plan_of(type_)
     drop: list[str] | None = None
     for key, value in obj.items():
         entry = entries.get(key)
@@ -116,7 +116,7 @@ def _struct(type_: TypeDef, obj: Obj, path: str, unknown: list[str], where: _Whe
                 new = decoder(field, value, f"{path}.{key}" if path else key, unknown, where, type_)
                 if new is not value:
                     obj[key] = new
-                if new or not droppable or (field.wire in _NEVER_EMPTY and not (field.omitzero and new is None)):
+                if new or not droppable or (field.wire in NEVER_EMPTY and not (field.omitzero and new is None)):
                     continue
                 if key == "managedFields":  # [] asks for a reset, see patch.apply
                     continue
@@ -138,7 +138,7 @@ def zero(field: Field) -> Any:
         struct = field.struct
         if struct is None:
             return {}
-        return {f.name: None if f.pointer else zero(f) for f in _plan(struct)[1]}
+        return {f.name: None if f.pointer else zero(f) for f in plan_of(struct)[1]}
     return _ZERO.get(wire)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from berg.machinery import schema
 from berg.machinery.codec import cbor, json, yaml
-from berg.machinery.patch import apply, fieldset, merging, strategic
+from berg.machinery.patch import apply, comparing, fieldset, strategic
 from berg.machinery.patch import json as json_patch
 from berg.machinery.patch import merge as merge_patch
 from berg.machinery.status import ApiError, Obj
@@ -144,7 +144,7 @@ def test_field_sets_are_sets(a: set[Any], b: set[Any]) -> None:
 def test_compare_finds_every_change(old: dict[str, int], new: dict[str, int]) -> None:
     type_ = schema.type_of("", "v1", "ConfigMap")
     assert type_
-    comparison = merging.compare(type_, {"data": old}, {"data": new})
+    comparison = comparing.compare(type_, {"data": old}, {"data": new})
 
     def keys(a: fieldset.FieldSet) -> set[str]:
         return {p[1][2:] for p in fieldset.paths(a) if len(p) == 2}
@@ -179,4 +179,4 @@ def test_deep_patches_are_no_crash() -> None:
     assert POD
     merge_patch.apply({}, deep)
     strategic.apply(pod(), {"metadata": deep}, POD)
-    merging.compare(POD, {}, {"metadata": deep})
+    comparing.compare(POD, {}, {"metadata": deep})

@@ -29,6 +29,11 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def record(number: int, data: bytes) -> bytes:
+    """A field that has a length."""
+    return varint(number << 3 | BYTES) + varint(len(data)) + data
+
+
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """(value, unsigned; where it ends)."""
     value = shift = 0

@@ -21,9 +21,10 @@ from typing import Any
 from berg.machinery.clock import rfc3339
 from berg.machinery.codec import json
 from berg.machinery.decode import zero
-from berg.machinery.patch import fieldset, managed, merging
+from berg.machinery.patch import checking, comparing, fieldset, managed, membership, merging
 from berg.machinery.patch.fieldset import FieldSet
 from berg.machinery.patch.managed import Entry, Managed, Manager
+from berg.machinery.patch.shapes import BadList
 from berg.machinery.status import ApiError, Obj, bad_request
 from berg.machinery.typedef import Field, TypeDef
 
@@ -80,7 +81,7 @@ def update(
     try:
         _update(owners, old, after, managed.manager_of(manager, operation, api_version, subresource), api_version,
                 now=now, type_=type, reset=_reset_set(reset), convert=convert)  # fmt: skip
-    except merging.BadList:  # ownership is lost rather than the write: the object itself is valid without it
+    except BadList:  # ownership is lost rather than the write: the object itself is valid without it
         return _with_managed(new, None)
     return _with_managed(new, managed.write(owners))
 
@@ -106,7 +107,7 @@ def apply(
         raise bad_request("metadata must be an object")
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
-    if faults := merging.faults(type, applied):
+    if faults := checking.faults(type, applied):
         text = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {f}" for f in faults)
         raise ApiError(500, "", f"failed to create typed patch object ({_name(applied, type)}): {text}")
     base = live if live is not None else empty(type, applied)
@@ -235,7 +236,7 @@ def _take_from_others(
     type_: TypeDef,
     reset: FieldSet,
     convert: Convert | None,
-) -> merging.Comparison:
+) -> comparing.Comparison:
     """Everyone but `who` loses what changed or went. Raises _Conflicts, unless `force`, before anything is lost."""
     comparison = _compare(type_, old, new, reset)
     versions = {api_version: comparison}
@@ -270,8 +271,8 @@ def _take_from_others(
     return comparison
 
 
-def _compare(type_: TypeDef, old: Obj, new: Obj, reset: FieldSet) -> merging.Comparison:
-    comparison = merging.compare(type_, old, new)
+def _compare(type_: TypeDef, old: Obj, new: Obj, reset: FieldSet) -> comparing.Comparison:
+    comparison = comparing.compare(type_, old, new)
     if reset:
         for part in ("removed", "modified", "added"):
             setattr(comparison, part, fieldset.recursive_difference(getattr(comparison, part), reset))
@@ -294,7 +295,7 @@ def _apply(
 ) -> Obj:
     merged = merging.merge(type_, old, applied)
     last = owners.get(who)
-    wanted = fieldset.recursive_difference(merging.to_field_set(type_, applied), reset)
+    wanted = fieldset.recursive_difference(membership.to_field_set(type_, applied), reset)
     trial = {**owners, who: Entry(wanted, api_version, last.time if last else "")}
     if last is not None:
         merged = _prune(type_, merged, last.fields, trial.values())
@@ -317,14 +318,15 @@ def _prune(type_: TypeDef, merged: Obj, last: FieldSet, owners: Iterable[Entry])
         kept = fieldset.union(kept, entry.fields)
     if not fieldset.difference(last, kept):
         return merged
-    last = merging.with_named_fields(type_, last)
-    everything = merging.with_named_fields(type_, merging.to_field_set(type_, merged))
+    last = membership.with_named_fields(type_, last)
+    everything = membership.with_named_fields(type_, membership.to_field_set(type_, merged))
     pruned = merging.remove(type_, merged, last)
     stays = fieldset.union(
-        merging.with_named_fields(type_, merging.to_field_set(type_, pruned)), merging.with_named_fields(type_, kept)
+        membership.with_named_fields(type_, membership.to_field_set(type_, pruned)),
+        membership.with_named_fields(type_, kept),
     )
     pruned = merging.remove(type_, merged, fieldset.difference(everything, stays))
-    present = merging.with_named_fields(type_, merging.to_field_set(type_, pruned))
+    present = membership.with_named_fields(type_, membership.to_field_set(type_, pruned))
     return merging.remove(type_, merged, fieldset.intersection(fieldset.difference(everything, present), last))
 
 
@@ -364,11 +366,11 @@ def _owned_by_client_side_apply(live: Obj, api_version: str, type_: TypeDef) -> 
         return fieldset.EMPTY
     try:
         last = json.loads(text.encode())
-        if not isinstance(last, dict) or last.get("apiVersion") != api_version or merging.faults(type_, last):
+        if not isinstance(last, dict) or last.get("apiVersion") != api_version or checking.faults(type_, last):
             return fieldset.EMPTY
-        owned = merging.to_field_set(type_, last)
-        comparison = merging.compare(type_, last, live)
-    except (json.SyntaxFault, merging.BadList):
+        owned = membership.to_field_set(type_, last)
+        comparison = comparing.compare(type_, last, live)
+    except (json.SyntaxFault, BadList):
         return fieldset.EMPTY
     for changed in (comparison.modified, comparison.added, comparison.removed):
         owned = fieldset.difference(owned, changed)

@@ -1,0 +1,225 @@
+"""Protobuf messages to objects, by the field numbers of the schema bundle. Unknown fields are read over."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from berg.machinery import duration
+from berg.machinery.codec import wire
+from berg.machinery.codec.protobuf_encode import SCHEMA, wire_type
+from berg.machinery.codec.wire import Malformed
+from berg.machinery.decode import NEVER_EMPTY, plan_of, zero
+from berg.machinery.status import Obj
+from berg.machinery.typedef import Field, TypeDef, type_at, type_named
+
+_MAX_DEPTH = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Decoder = Callable[[Field, Any, int], Any]
+_decode_plans: dict[str, dict[int, Field | TypeDef]] = {}
+
+
+def _decode_plan(type_: TypeDef) -> dict[int, Field | TypeDef]:
+    plan = _decode_plans.get(type_.name)
+    if plan is None:
+        plan = {f.number: f for f in type_.fields.values() if f.number}
+        plan.update({number: type_at(row) for number, row in type_.inlines})
+        _decode_plans[type_.name] = plan
+    return plan
+
+
+def decode_message(type_: TypeDef, data: bytes, depth: int = 0) -> Obj:
+    """The bare message as the object that upstream would write. Raises Malformed."""
+    obj: Obj = {}
+    _decode_into(obj, type_, data, depth)
+    for field in plan_of(type_)[1]:
+        if field.name not in obj:
+            obj[field.name] = None if field.pointer else zero(field)
+    return obj
+
+
+def _decode_into(obj: Obj, type_: TypeDef, data: bytes, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise Malformed("exceeded max depth")
+    plan = _decode_plan(type_)
+    for number, kind, value in wire.records(data):
+        field = plan.get(number)
+        if field is None:
+            continue  # a field younger than we are
+        if isinstance(field, TypeDef):
+            _decode_into(obj, field, _body(value), depth + 1)
+            continue
+        if kind != wire_type(field):
+            raise Malformed(f"proto: wrong wireType = {kind} for field {field.name}")
+        if field.wire == "array":
+            assert field.item is not None
+            target = obj.setdefault(field.name, [])
+            if field.wrapped:
+                target.extend(_strings(_body(value)))
+            else:
+                target.append(_DECODERS[field.item.wire](field.item, value, depth))
+        elif field.wire == "map":
+            _decode_entry(obj.setdefault(field.name, {}), field, _body(value), depth)
+        else:
+            new = _DECODERS[field.wire](field, value, depth)
+            if new or field.pointer or not field.omitempty or (field.wire in NEVER_EMPTY and new is not None):
+                obj[field.name] = new
+
+
+def _body(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise Malformed("proto: wrong wireType")
+    return value
+
+
+def _strings(data: bytes) -> list[str]:
+    return [_text(v) for n, _, v in wire.records(data) if n == 1]
+
+
+def _decode_entry(target: dict[str, Any], field: Field, data: bytes, depth: int) -> None:
+    item = field.item
+    assert item is not None
+    key, value = "", None
+    for number, _, part in wire.records(data):
+        if number == 1:
+            key = _text(part)
+        elif number == 2:
+            value = _strings(_body(part)) if item.wire == "array" else _DECODERS[item.wire](item, part, depth)
+    target[key] = zero(item) if value is None else value
+
+
+def _text(value: Any) -> str:
+    return _body(value).decode("utf-8", "replace")
+
+
+def _dec_object(field: Field, value: Any, depth: int) -> Any:
+    struct = field.struct
+    assert struct is not None
+    return decode_message(struct, value, depth + 1)
+
+
+def _dec_string(field: Field, value: Any, depth: int) -> Any:
+    return _text(value)
+
+
+def _dec_int32(field: Field, value: Any, depth: int) -> Any:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def _dec_int64(field: Field, value: Any, depth: int) -> Any:
+    return wire.signed(value)
+
+
+def _dec_bool(field: Field, value: Any, depth: int) -> Any:
+    return value != 0
+
+
+def _dec_double(field: Field, value: Any, depth: int) -> Any:
+    return wire.undouble(value)
+
+
+def _dec_bytes(field: Field, value: Any, depth: int) -> Any:
+    return base64.b64encode(value).decode()
+
+
+def _first(value: bytes, number: int = 1) -> Any:
+    return next((v for n, _, v in wire.records(value) if n == number), None)
+
+
+def _dec_quantity(field: Field, value: Any, depth: int) -> Any:
+    text = _first(value)
+    return _text(text) if text else "0"
+
+
+def _dec_int_or_string(field: Field, value: Any, depth: int) -> Any:
+    parts: dict[int, Any] = {n: v for n, _, v in wire.records(value)}
+    if parts.get(1):
+        return _text(parts.get(3, b""))
+    return _dec_int32(field, parts.get(2, 0), depth)
+
+
+def _moment(value: bytes) -> datetime | None:
+    if not value:
+        return None
+    parts: dict[int, Any] = {n: v for n, _, v in wire.records(value)}
+    seconds, nanos = wire.signed(parts.get(1, 0)), wire.signed(parts.get(2, 0))
+    try:
+        return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+    except OverflowError:
+        raise Malformed("time out of range") from None
+
+
+def _dec_time(field: Field, value: Any, depth: int) -> Any:
+    moment = _moment(value)
+    return moment and f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _dec_microtime(field: Field, value: Any, depth: int) -> Any:
+    moment = _moment(value)
+    return moment and f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def _dec_duration(field: Field, value: Any, depth: int) -> Any:
+    return duration.show(wire.signed(_first(value) or 0))
+
+
+def _dec_raw(field: Field, value: Any, depth: int) -> Any:
+    raw = _first(value)
+    if not raw:
+        return None
+    if raw.startswith(b"k8s\x00"):
+        from berg.machinery.codec import protobuf
+
+        return protobuf.loads(raw)
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as e:
+        raise Malformed(str(e)) from None
+
+
+def _dec_schema_or_array(field: Field, value: Any, depth: int) -> Any:
+    many = [decode_message(type_named(SCHEMA), _body(v), depth + 1) for n, _, v in wire.records(value) if n == 2]
+    if many:
+        return many
+    one = _first(value)
+    return None if one is None else decode_message(type_named(SCHEMA), one, depth + 1)
+
+
+def _dec_schema_or_bool(field: Field, value: Any, depth: int) -> Any:
+    schema = _first(value, 2)
+    return _first(value) == 1 if schema is None else decode_message(type_named(SCHEMA), schema, depth + 1)
+
+
+def _dec_schema_or_strings(field: Field, value: Any, depth: int) -> Any:
+    schema = _first(value)
+    if schema is not None:
+        return decode_message(type_named(SCHEMA), schema, depth + 1)
+    return [_text(v) for n, _, v in wire.records(value) if n == 2]
+
+
+_DECODERS: dict[str, Decoder] = {
+    "object": _dec_object,
+    "string": _dec_string,
+    "int32": _dec_int32,
+    "int64": _dec_int64,
+    "bool": _dec_bool,
+    "double": _dec_double,
+    "bytes": _dec_bytes,
+    "quantity": _dec_quantity,
+    "intorstring": _dec_int_or_string,
+    "time": _dec_time,
+    "microtime": _dec_microtime,
+    "duration": _dec_duration,
+    "raw": _dec_raw,
+    "fieldsv1": _dec_raw,
+    "json": _dec_raw,
+    "schemaorarray": _dec_schema_or_array,
+    "schemaorbool": _dec_schema_or_bool,
+    "schemaorstrings": _dec_schema_or_strings,
+}
