@@ -1,6 +1,6 @@
 """pytest fixtures: `cluster`, a running test cluster, and `kubeconfig`, the path of a file to reach it with.
 
-Enabled by `pytest_plugins = ["berg.testing.plugin"]` in a conftest, or by installing Berg (entry point `pytest11`).
+pytest finds them by itself where Berg is installed (entry point `pytest11`).
 Options for one test: `@pytest.mark.berg(nodes=3, controllers=False)`, the arguments of `Cluster`.
 """
 
