@@ -55,7 +55,7 @@ _NGINX_CONF = """\
 daemon off;
 worker_processes 1;
 error_log /dev/stderr;
-pid /tmp/nginx.pid;
+pid /run/nginx.pid;
 events { worker_connections 256; }
 http {
   default_type text/html;
@@ -110,7 +110,7 @@ root:x:0:0:root:/root:/bin/sh
 nobody:x:65534:65534:nobody:/:/bin/false
 www-data:x:33:33:www-data:/var/www:/bin/false
 """
-_GROUP = "root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\n"
+_GROUP = "root:x:0:\nwww-data:x:33:\nusers:x:100:\nnogroup:x:65534:\n"
 
 
 class Tree:
@@ -228,6 +228,7 @@ def build_tree(recipe: Recipe, packages: Packages) -> Tree:
     for path in ("/bin", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/usr/bin", "/var"):
         tree.directory(path)
     tree.directory("/tmp", 0o1777)
+    tree.link("/var/run", "/run")
     tree.file("/etc/passwd", _PASSWD.encode())
     tree.file("/etc/group", _GROUP.encode())
     tree.file("/etc/nsswitch.conf", b"hosts: files dns\n")
