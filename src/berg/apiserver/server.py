@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from berg.apiserver.auth import authentication, authorization
-from berg.apiserver.auth.rbac import RBACAuthorizer
+from berg.apiserver.auth import authentication, authorization, escalation
+from berg.apiserver.auth.escalation import EscalationCheck
+from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer
 from berg.apiserver.auth.reviews import Reviews
 from berg.apiserver.chain import Chain
 from berg.apiserver.config import Config
@@ -128,6 +129,9 @@ class APIServer:
         self.rbac = RBACAuthorizer(self._rbac_objects)
         services.authorizer = authorization.Union(self._authorizers())
         self._watch_rbac()
+        guard = EscalationCheck(services.authorizer, self.rbac)
+        for plural in (*escalation.ROLES, *escalation.BINDINGS):
+            services.registries[GROUP, plural].guard = guard.check
         self.discovery = Discovery(lambda: list(self.resources.table.values()), self._address)
         self.paths = Paths(self.discovery, self.health)
         self.openapi = OpenAPI(lambda: list(self.resources.table.values()))

@@ -23,6 +23,7 @@ from berg.machinery.typedef import TypeDef
 from berg.storage.cacher import CacheEntry, CacheEvent, Cacher
 
 if TYPE_CHECKING:
+    from berg.apiserver.registry.call import Call
     from berg.apiserver.registry.services import Services
 
 _PREFIXES = {
@@ -83,6 +84,8 @@ class Registry:
         self.frames: dict[tuple[int, str, str], bytes] = {}
         """framed watch events, shared among watchers"""
         self._followers: list[asyncio.Task[None]] = []
+        self.guard: Callable[[Call, Obj, Obj | None], Awaitable[None]] | None = None
+        """asked before a write, after mutating admission; raises ApiError"""
         self.collected = (storage.group, storage.plural) not in _NOT_COLLECTED
         """the garbage collector looks after its dependents"""
         self.returns_deleted = storage.plural in _RETURNS_DELETED or storage.group in _RETURNS_DELETED
