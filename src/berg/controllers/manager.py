@@ -36,6 +36,7 @@ CONTROLLERS: dict[str, str] = {
     "namespace-controller": "namespace:NamespaceController",
     "serviceaccount-controller": "serviceaccount:ServiceAccountController",
     "garbage-collector-controller": "garbagecollector:GarbageCollector",
+    "horizontal-pod-autoscaler-controller": "hpa:HorizontalPodAutoscalerController",
     "disruption-controller": "disruption:DisruptionController",
     "resourcequota-controller": "resourcequota:ResourceQuotaController",
     "clusterrole-aggregation-controller": "clusterrole:ClusterRoleAggregationController",
