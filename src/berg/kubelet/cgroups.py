@@ -123,8 +123,12 @@ class CgroupManager:
         self._ensure(self._names(pod, p.qos_class(pod)))
         self.apply(pod)
 
-    def apply(self, pod: Obj) -> None:
-        """Sets the pod's limits, also after a resize. Raises OSError."""
+    def resize(self, pod: Obj, widen: bool) -> None:
+        """Before containers are resized limits may only become wider, after it they become what they are to be."""
+        self.apply(pod, only_wider=widen)
+
+    def apply(self, pod: Obj, *, only_wider: bool = False) -> None:
+        """Sets the pod's limits. Raises OSError."""
         if not self.enabled:
             return
         names = self._names(pod, p.qos_class(pod))
@@ -132,11 +136,24 @@ class CgroupManager:
         request = cr.pod_requests(pod, "cpu") or (cr.pod_limits(pod, "cpu") if qos == "Guaranteed" else 0)
         self._set(names, "cpu.shares", cr.shares(request))
         limit = cr.pod_limits(pod, "cpu")
-        self._set(names, "cpu.cfs_quota_us", cr.quota(limit) if limit else -1)
+        if not only_wider or self._is_wider(names, "cpu.cfs_quota_us", cr.quota(limit)):
+            self._set(names, "cpu.cfs_quota_us", cr.quota(limit) if limit else -1)
         memory = cr.pod_limits(pod, "memory") // 1000
-        self._set(names, "memory.limit_in_bytes", memory if memory else -1)
+        if not only_wider or self._is_wider(names, "memory.limit_in_bytes", memory):
+            self._set(names, "memory.limit_in_bytes", memory if memory else -1)
         if self._pids_limit > 0:
             self._set(names, "pids.max", self._pids_limit)
+
+    def _is_wider(self, names: list[str], file: str, value: int) -> bool:
+        """Whether `value` (0 for no limit) is more than what is set now."""
+        if self.v2:
+            path = self._directories(names)[0][1] / _v2(file, 1)[0]
+        else:
+            path = self._directories(names, (file.partition(".")[0],))[0][1] / file
+        now = path.read_text().split()[0]
+        if now in ("max", "-1"):
+            return False
+        return value == 0 or value > int(now)
 
     def _ensure(self, names: list[str]) -> None:
         for _, directory in self._directories(names, CONTROLLERS):

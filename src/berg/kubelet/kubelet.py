@@ -20,15 +20,19 @@ from typing import Any
 from berg.client.events import EventRecorder
 from berg.client.informer import InformerFactory, without_managed_fields
 from berg.client.rest import Client
-from berg.kubelet import admission, machine, mirror, node_status
+from berg.kubelet import admission, leftovers, machine, mirror, node_pressure, node_status
 from berg.kubelet import pod as p
+from berg.kubelet.allocation import Allocation
 from berg.kubelet.cgroups import CgroupManager
 from berg.kubelet.config import KubeletConfig
 from berg.kubelet.dns import Configurer
 from berg.kubelet.downward import PodFacts
 from berg.kubelet.env import make as make_env
+from berg.kubelet.eviction import EvictionManager, is_critical
+from berg.kubelet.image_gc import ImageGC
 from berg.kubelet.images import ImageManager
 from berg.kubelet.kuberuntime import RuntimeManager, Surroundings
+from berg.kubelet.log_rotation import LogRotation
 from berg.kubelet.objects import ObjectCache
 from berg.kubelet.pleg import PLEG
 from berg.kubelet.probes.manager import ProbeManager
@@ -39,7 +43,7 @@ from berg.kubelet.syncer import Parts, PodSyncer
 from berg.kubelet.volumes.content import Context, VolumeError
 from berg.kubelet.volumes.manager import Hooks, VolumeManager
 from berg.kubelet.volumes.tokens import TokenManager
-from berg.kubelet.workers import PodWorkers
+from berg.kubelet.workers import Kill, PodWorkers
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
@@ -99,6 +103,7 @@ class Kubelet:
                 probe=self.probes.result,
                 cgroup_parent=self.cgroups.parent,
                 runtime_handler=self._runtime_handler,
+                pod_limits=self.cgroups.resize,
                 memory_capacity=self.machine.memory_bytes,
                 cgroup_v2=self.cgroups.v2,
             ),
@@ -133,7 +138,22 @@ class Kubelet:
             )
         )
         self.workers = PodWorkers(self.syncer, self.clock)
+        self.allocation = Allocation(self.recorder.event, self._wake)
         self.pleg = PLEG(runtime, self.clock, self._runtime_changed)
+        self.image_gc = ImageGC(
+            runtime, self.clock, config, lambda t, r, m: self.recorder.event(self.node.reference, t, r, m)
+        )
+        self.eviction = EvictionManager(
+            config,
+            self.clock,
+            signals=lambda: node_pressure.signals(config, self.image_gc),
+            pods=self._active_pods,
+            usage=lambda: node_pressure.usage(runtime, config, self._active_pods()),
+            reclaim=self._reclaim,
+            evict=self._evict,
+            changed=self.node.poke,
+        )
+        self.log_rotation = LogRotation(runtime, self.clock, config)
         self._connect_rooms()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sources_ready = False
@@ -150,8 +170,12 @@ class Kubelet:
         self.syncer.mirror = self._reconcile_mirror
         self.syncer.blocked_by_name = self._blocked_by_name
         self.syncer.wake = self._wake
+        self.syncer.allocate = self._allocate
+        self.syncer.settle = self._settle
+        self.syncer.conditions = self.allocation.conditions
         self.workers.on_finished = self._worker_finished
         self.state.health.append(("PLEG", self.pleg.healthy))
+        self.facts.pressure = self.eviction.under_pressure
 
     # -- start and stop
 
@@ -175,6 +199,9 @@ class Kubelet:
         self._own_pods.add_handler(self._upsert, lambda old, new: self._upsert(new), self._remove)
         self._node.add_handler(self.node.update, lambda old, new: self.node.update(new))
         self._spawn(self._follow_api(), "kubelet informers")
+        self.image_gc.start()
+        self.eviction.start()
+        self.log_rotation.start()
         await self.node.start()
         self.recorder.event(self.node.reference, "Normal", "Starting", "Starting kubelet.")
 
@@ -194,6 +221,8 @@ class Kubelet:
         self._sources_ready = True
         for uid in list(self.pleg.known):  # what runs and is wanted by no one
             self._orphan(uid)
+        wanted = self.pods.pods.keys() | self.pleg.known.keys() | {w.uid for w in self.workers}
+        await leftovers.clean_up(leftovers.find(self.config, self.cgroups, wanted), self.syncer.clean_up)
 
     async def stop(self) -> None:
         if self._files is not None:
@@ -203,6 +232,9 @@ class Kubelet:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.eviction.stop()
+        await self.image_gc.stop()
+        await self.log_rotation.stop()
         await self.node.stop()
         await self.pleg.stop()
         await self.state.stop()
@@ -261,6 +293,8 @@ class Kubelet:
             return True
         node = self.node.node or {**self.node.initial(), "status": {"allocatable": self.node.allocatable()}}
         refusal = admission.admit(pod, node, self._active_pods(but=p.uid(pod)))
+        if refusal is None and (pressure := self.eviction.refuses(pod)) is not None:
+            refusal = admission.Refusal("Evicted", pressure)
         if refusal is None:
             return True
         self.recorder.event(pod, "Warning", refusal.reason, refusal.message)
@@ -275,6 +309,25 @@ class Kubelet:
         )
         return False
 
+    def _evict(self, pod: Obj, grace_s: int, message: str, condition: Obj | None) -> bool:
+        worker = self.workers.get(p.uid(pod))
+        if worker is None or worker.terminating or is_critical(pod):
+            return False
+        self.recorder.event(pod, "Warning", "Evicted", message)
+
+        def change(status: Obj) -> Obj:
+            conditions = [c for c in status.get("conditions") or () if c["type"] != "DisruptionTarget"]
+            if condition is not None:
+                conditions.append({**condition, "observedGeneration": p.generation(pod)})
+            failed = {"phase": "Failed", "reason": "Evicted", "message": message}
+            return {**status, **failed, "conditions": conditions}
+
+        worker.kill(Kill(grace_s, change, evict=True))
+        return True
+
+    async def _reclaim(self, signal: str) -> None:
+        await self.image_gc.free_all()
+
     def _active_pods(self, but: str = "") -> list[Obj]:
         active = []
         for uid, pod in self.pods.pods.items():
@@ -283,10 +336,21 @@ class Kubelet:
                 active.append(pod)
         return active
 
+    def _allocate(self, pod: Obj) -> Obj:
+        def others() -> list[Obj]:
+            return [self.allocation.allocated(o) for o in self._active_pods(but=p.uid(pod))]
+
+        return self.allocation.update(pod, self.node.allocatable, others)
+
+    def _settle(self, pod: Obj, in_force: bool, error: str) -> None:
+        if not in_force or error or self.allocation.conditions(pod):
+            self.allocation.settle(pod, in_force, error)
+
     def _worker_finished(self, uid: str) -> None:
         worker = self.workers.get(uid)
         if worker is not None and (worker.deleted or uid not in self.pods.pods):
             self._forget(uid)
+        self.allocation.room_was_made()
         for other in self.pods.pods.values():  # a static pod may wait for its predecessor's name
             if p.is_static(other):
                 self.workers.wake(p.uid(other))
@@ -296,6 +360,7 @@ class Kubelet:
         self.workers.drop(uid)
         self.statuses.forget(uid)
         self.probes.remove_pod(uid)
+        self.allocation.forget(uid)
         self._spawn(self._clean_up(uid), f"clean up {uid}")
 
     async def _clean_up(self, uid: str) -> None:

@@ -19,14 +19,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from berg.kubelet import actions as act
-from berg.kubelet import container_config, dns, gc, killing, lifecycle, mounts, sandbox_config
+from berg.kubelet import (
+    allocation,
+    container_config,
+    container_resources,
+    dns,
+    gc,
+    killing,
+    lifecycle,
+    mounts,
+    sandbox_config,
+)
 from berg.kubelet import pod as p
 from berg.kubelet import start_errors as why
 from berg.kubelet.backoff import Backoff
 from berg.kubelet.config import KubeletConfig
 from berg.kubelet.images import ImageManager
 from berg.kubelet.logs import container_log_path, restart_count_by_logs
-from berg.kubelet.runtime_status import PodStatus, sandbox_status
+from berg.kubelet.runtime_status import ContainerStatus, PodStatus, sandbox_status
 from berg.kubelet.start_errors import ReasonCache, StartError, SyncError
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
@@ -67,6 +77,8 @@ class Surroundings:
     """Raises ValueError when the pod's RuntimeClass is not there."""
     memory_capacity: int = 0
     cgroup_v2: bool = False
+    pod_limits: Callable[[Obj, bool], None] = lambda pod, widen: None
+    """Sets the limits of the pod's cgroup; with True only where they become wider. Raises OSError."""
     on_sandbox: Callable[[Obj], None] = lambda pod: None
     """Called when a pod got its sandbox and network."""
 
@@ -109,17 +121,23 @@ class RuntimeManager:
         self.reasons = ReasonCache()
         self.backoff = Backoff(10, config.crash_loop_back_off_max)
         self.killer = killing.Killer(cri, clock, event)
+        self.actuated: dict[tuple[str, str], Obj] = {}
+        self.resize_errors: dict[str, str] = {}
+        """(uid, container) → the resources that are in force."""
 
     async def sync_pod(
         self, pod: Obj, status: PodStatus, volumes: Mapping[str, mounts.MountedVolume], secrets: list[Obj]
     ) -> bool:
         """True when something was changed in the runtime. Raises SyncError."""
         actions = act.compute(pod, status, self.around.probe)
-        if actions.nothing:
+        resizes = self._resizes(pod, status, actions)
+        if actions.nothing and resizes is None:
             return False
         run = _Sync(pod, status, volumes, secrets, ips=list(status.ips), sandbox_id=actions.sandbox_id)
         try:
             await self._kill(run, actions)
+            if resizes is not None:
+                await self._resize(run, resizes)
             if not (actions.create_sandbox or actions.ephemeral or actions.init or actions.start):
                 return True
             run.handler = await self._handler(pod)
@@ -297,6 +315,7 @@ class RuntimeManager:
         except CRIError as e:
             failed(e.message)
             raise StartError(why.CREATE_CONTAINER_ERROR, e.message) from e
+        self.actuated[p.uid(pod), c["name"]] = c.get("resources") or {}
         self.event(reference, "Normal", "Created", "Container created")
         try:
             await uninterrupted(self.cri.start_container(pb.StartContainerRequest(container_id=id)))
@@ -367,6 +386,74 @@ class RuntimeManager:
                 log.warning("container %s of %s: %s", c["name"], p.show(run.pod), error)
             raise StartError(why.POST_START_HOOK_ERROR, str(e)) from e
 
+    # -- resize
+
+    def resizing(self, pod: Obj, status: PodStatus) -> list[tuple[Obj, ContainerStatus]]:
+        """Running containers whose resources in force are not those of `pod`."""
+        found = []
+        for c in allocation.resizable_containers(pod):
+            s = status.find(c["name"])
+            if s is None or s.state != "running":
+                continue
+            now = self.actuated.setdefault((p.uid(pod), c["name"]), self._in_force(pod, c))
+            if allocation.amounts(now) != allocation.amounts(c.get("resources")):
+                found.append((c, s))
+        return found
+
+    def _in_force(self, pod: Obj, c: Obj) -> Obj:
+        """Of a container that an earlier kubelet started: what the API says of it."""
+        for key in ("containerStatuses", "initContainerStatuses"):
+            for s in (pod.get("status") or {}).get(key) or ():
+                if s["name"] == c["name"] and s.get("resources") is not None:
+                    return s["resources"]
+        return c.get("resources") or {}
+
+    def _resizes(
+        self, pod: Obj, status: PodStatus, actions: act.PodActions
+    ) -> list[tuple[Obj, ContainerStatus]] | None:
+        """Those that are done in place; those that need a restart become part of `actions`. None: no resize at all."""
+        if actions.kill_pod or actions.create_sandbox:
+            return None
+        changed = self.resizing(pod, status)
+        if not changed:
+            return None
+        in_place = []
+        for c, s in changed:
+            now = allocation.amounts(self.actuated[p.uid(pod), c["name"]])
+            if s.id in actions.kill:
+                continue
+            if allocation.needs_restart(c, allocation.amounts(c.get("resources")), now):
+                actions.kill[s.id] = act.Kill(c["name"], f"Container {c['name']} resize requires restart")
+                if p.is_sidecar(c):
+                    actions.init.append(p.init_containers(pod).index(c))
+                else:
+                    actions.start.append(p.containers(pod).index(c))
+            else:
+                in_place.append((c, s))
+        return in_place
+
+    async def _resize(self, run: _Sync, resizes: list[tuple[Obj, ContainerStatus]]) -> None:
+        """The pod's cgroup is widened before and narrowed after its containers."""
+        pod = run.pod
+        try:
+            self.around.pod_limits(pod, True)
+            for c, s in resizes:
+                resources = container_resources.linux(
+                    pod,
+                    c,
+                    self.around.memory_capacity,
+                    cpu_cfs_quota=self.config.cpu_cfs_quota,
+                    cgroup_v2=self.around.cgroup_v2,
+                )
+                request = pb.UpdateContainerResourcesRequest(container_id=s.id, linux=resources)
+                await uninterrupted(self.cri.update_container_resources(request))
+                self.actuated[p.uid(pod), c["name"]] = c.get("resources") or {}
+            self.around.pod_limits(pod, False)
+        except (CRIError, OSError) as e:
+            self.resize_errors[p.uid(pod)] = str(e)
+            raise SyncError(f"resizing pod {p.show(pod)}: {e}") from e
+        self.resize_errors.pop(p.uid(pod), None)
+
     # -- the end of a pod
 
     async def remove_pod(self, status: PodStatus) -> None:
@@ -379,6 +466,9 @@ class RuntimeManager:
             await _gone(self.cri.remove_pod_sandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=b.id)))
 
     def forget(self, uid: str) -> None:
+        self.resize_errors.pop(uid, None)
+        for key in [k for k in self.actuated if k[0] == uid]:
+            del self.actuated[key]
         self.reasons.forget(uid)
         self.backoff.drop_prefix(uid + "_")
         self.images.forget(uid)

@@ -65,6 +65,7 @@ class NodeStatus:
         self._facts = facts
         self._event = event
         self._node: Obj | None = None
+        self._allocatable: dict[str, str] | None = None
         self._reported = float("-inf")
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,8 +103,13 @@ class NodeStatus:
         return found
 
     def allocatable(self) -> dict[str, str]:
-        """Capacity without what is reserved for the system and for eviction. Source: node-allocatable."""
-        found = self.capacity()
+        """Capacity without what is reserved for the system and for eviction, as of the last status. Shared: never
+        change it. Source: node-allocatable."""
+        if self._allocatable is None:
+            self._allocatable = self._compute_allocatable(self.capacity())
+        return self._allocatable
+
+    def _compute_allocatable(self, found: dict[str, str]) -> dict[str, str]:
         for name, text in list(found.items()):
             left = quantity.milli(text)
             for reserved in (self._config.system_reserved, self._config.kube_reserved):
@@ -160,7 +166,9 @@ class NodeStatus:
         status["addresses"] = [{"type": "InternalIP", "address": ip} for ip in self._facts.ips] + [
             {"type": "Hostname", "address": self._facts.hostname or self._config.node_name}
         ]
-        capacity, allocatable = self.capacity(), self.allocatable()
+        capacity = self.capacity()
+        self._allocatable = self._compute_allocatable(dict(capacity))
+        allocatable = dict(self._allocatable)
         for name in old.get("capacity") or {}:  # extended resources are others' to set
             if "/" in name:
                 capacity[name] = old["capacity"][name]

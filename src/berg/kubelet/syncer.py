@@ -64,8 +64,9 @@ class PodSyncer:
         self.mirror: Callable[[Obj], Awaitable[None]] | None = None
         self.is_terminating: Callable[[str], bool] = lambda uid: False
         self.blocked_by_name: Callable[[Obj], bool] = lambda pod: False
-        self.resized: Callable[[Obj, PodStatus], Awaitable[Obj]] | None = None
-        """Applies a change of resources; answers with the pod as it is allocated."""
+        self.allocate: Callable[[Obj], Obj] = lambda pod: pod
+        """Grants a change of resources if it can be; answers with the pod as it is allocated."""
+        self.settle: Callable[[Obj, bool, str], None] = lambda pod, in_force, error: None
         self.conditions: Callable[[Obj], list[Obj]] = lambda pod: []
         self.wake: Callable[[str], None] = lambda uid: None
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -77,8 +78,7 @@ class PodSyncer:
         if self.blocked_by_name(pod):
             raise SyncError(f"an earlier static pod {p.full_name(pod)} has not ended yet", transient=True)
         runtime = await self._runtime(uid)
-        if self.resized is not None:
-            pod = await self.resized(pod, runtime)
+        pod = self.allocate(pod)
         status = self._say(pod, runtime)
         if p.is_terminal_phase(status["phase"]) or self._past_deadline(pod, status):
             return True
@@ -101,6 +101,8 @@ class PodSyncer:
         finally:
             if changed:
                 runtime = await self._runtime(uid)
+                in_force = not parts.runtime.resizing(pod, runtime)
+                self.settle(pod, in_force, parts.runtime.resize_errors.get(uid, ""))
                 self._say(pod, runtime)
         await gc.prune(parts.cri, runtime, parts.config)
         return False
