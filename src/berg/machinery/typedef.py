@@ -126,7 +126,7 @@ class Field:
         """a list that protobuf wraps in a message of its own"""
         self._go = go
         self.shape = -1
-        """a note of `patch.merging`"""
+        """a note of `patch.shapes`"""
 
     def __repr__(self) -> str:
         return f"Field({self.name}: {self.go})"
@@ -299,7 +299,8 @@ def type_of(group: str, version: str, kind: str) -> TypeDef | None:
         row = bundle.type_index().get(META + kind)
     if row is None:
         package = group.partition(".")[0] or "core"
-        row = bundle.type_index().get(f"io.k8s.api.{package}.{version}.{kind}")
+        home = "metrics.pkg.apis" if group.endswith("metrics.k8s.io") else "api"
+        row = bundle.type_index().get(f"io.k8s.{home}.{package}.{version}.{kind}")
     return None if row is None else type_at(row)
 
 

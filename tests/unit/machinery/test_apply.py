@@ -386,6 +386,43 @@ def test_custom_resources() -> None:
     assert live["spec"] == {"items": [{"id": 2, "v": "b"}], "tags": ["x", "y"]}
 
 
+def test_entries_of_other_versions_are_compared_in_their_version() -> None:
+    """In example.com/v1 the field is `size`, in v2 it is `width`."""
+
+    def typed(version: str, name: str) -> Any:
+        spec = {"type": "object", "properties": {name: {"type": "integer"}, "other": {"type": "integer"}}}
+        return schema.type_of_crd("example.com", version, "W", {"type": "object", "properties": {"spec": spec}})
+
+    v1, v2 = typed("v1", "size"), typed("v2", "width")
+
+    def convert(obj: Obj, api_version: str) -> tuple[Obj, Any] | None:
+        if api_version not in ("example.com/v1", "example.com/v2"):
+            return None
+        name, type_ = ("size", v1) if api_version.endswith("v1") else ("width", v2)
+        spec = {name if k in ("size", "width") else k: v for k, v in obj["spec"].items()}
+        return {**obj, "apiVersion": api_version, "spec": spec}, type_
+
+    def widget(version: str, spec: Obj) -> Obj:
+        return {"apiVersion": f"example.com/{version}", "kind": "W", "metadata": {"name": "w"}, "spec": spec}
+
+    live = applied(None, widget("v1", {"size": 1, "other": 1}), "one", type=v1)
+    live = {**widget("v2", {"width": 1, "other": 1}), "metadata": live["metadata"]}
+    with pytest.raises(ApiError) as conflict:
+        applied(live, widget("v2", {"width": 2}), "two", type=v2, convert=convert)
+    assert conflict.value.details["causes"][0]["field"] == ".spec.size"  # type: ignore[index]
+    stored = applied(live, widget("v2", {"width": 2}), "two", type=v2, convert=convert, force=True)
+    assert entries(stored) == {
+        ("one", "Apply"): {"f:spec": {"f:other": {}}},
+        ("two", "Apply"): {"f:spec": {"f:width": {}}},
+    }
+    shared = applied(live, widget("v2", {"width": 1, "other": 1}), "two", type=v2, convert=convert)
+    pruned = applied(shared, widget("v2", {}), "two", type=v2, convert=convert)
+    assert pruned["spec"] == {"width": 1, "other": 1}, "one still owns both, in v1"
+    live["metadata"]["managedFields"][0]["apiVersion"] = "example.com/v0"  # no longer served
+    stored = applied(live, widget("v2", {"width": 2}), "two", type=v2, convert=convert)
+    assert entries(stored) == {("two", "Apply"): {"f:spec": {"f:width": {}}}}
+
+
 # ---- field sets -----------------------------------------------------------------------------------------
 
 

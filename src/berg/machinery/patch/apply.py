@@ -298,7 +298,7 @@ def _apply(
     wanted = fieldset.recursive_difference(membership.to_field_set(type_, applied), reset)
     trial = {**owners, who: Entry(wanted, api_version, last.time if last else "")}
     if last is not None:
-        merged = _prune(type_, merged, last.fields, trial.values())
+        merged = _prune(type_, merged, last, trial.values(), api_version, convert)
     _take_from_others(trial, who, old, merged, api_version, force, type_, reset, convert)
     wanted = fieldset.difference(wanted, _NEVER_OWNED)
     owners.clear()
@@ -310,24 +310,44 @@ def _apply(
     return merged
 
 
-def _prune(type_: TypeDef, merged: Obj, last: FieldSet, owners: Iterable[Entry]) -> Obj:
+def _prune(
+    type_: TypeDef, merged: Obj, last: Entry, owners: Iterable[Entry], api_version: str, convert: Convert | None
+) -> Obj:
     """Removes what was applied last time and is owned by nobody now. Three steps, as upstream: take away all that
-    was applied; put back what is owned (with its parents); put back what was not applied but hung below."""
-    kept: FieldSet = {}
+    was applied; put back what is owned (with its parents), version by version; put back what was not applied but
+    hung below."""
+    kept: dict[str, FieldSet] = {last.api_version: {}}
     for entry in owners:
-        kept = fieldset.union(kept, entry.fields)
-    if not fieldset.difference(last, kept):
+        kept[entry.api_version] = fieldset.union(kept.get(entry.api_version, {}), entry.fields)
+    if len(kept) == 1 and not fieldset.difference(last.fields, kept[last.api_version]):
         return merged
-    last = membership.with_named_fields(type_, last)
-    everything = membership.with_named_fields(type_, membership.to_field_set(type_, merged))
-    pruned = merging.remove(type_, merged, last)
-    stays = fieldset.union(
-        membership.with_named_fields(type_, membership.to_field_set(type_, pruned)),
-        membership.with_named_fields(type_, kept),
-    )
-    pruned = merging.remove(type_, merged, fieldset.difference(everything, stays))
-    present = membership.with_named_fields(type_, membership.to_field_set(type_, pruned))
-    return merging.remove(type_, merged, fieldset.intersection(fieldset.difference(everything, present), last))
+
+    def seen(obj: Obj, version: str) -> tuple[Obj, TypeDef] | None:
+        same = convert is None or obj.get("apiVersion") == version == api_version
+        return (obj, type_) if same or convert is None else convert(obj, version)
+
+    before = seen(merged, last.api_version)
+    if before is None:
+        return merged  # what was applied then cannot be understood any more
+    whole, of = before
+    applied = membership.with_named_fields(of, last.fields)
+    pruned = merging.remove(of, whole, applied)
+    for version, owned in kept.items():
+        left, right = seen(whole, version), seen(pruned, version)
+        if left is None or right is None:
+            continue
+        stays = fieldset.union(_members(*right), membership.with_named_fields(left[1], owned))
+        pruned = merging.remove(left[1], left[0], fieldset.difference(_members(*left), stays))
+    after = seen(pruned, last.api_version)
+    if after is None:
+        return merged
+    gone = fieldset.difference(_members(whole, of), _members(*after))
+    back = seen(merging.remove(of, whole, fieldset.intersection(gone, applied)), api_version)
+    return merged if back is None else back[0]
+
+
+def _members(obj: Obj, type_: TypeDef) -> FieldSet:
+    return membership.with_named_fields(type_, membership.to_field_set(type_, obj))
 
 
 def conflict_error(conflicts: list[tuple[Manager, fieldset.Path]]) -> ApiError:
