@@ -39,6 +39,9 @@ class APIServiceStrategy(Strategy):
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         obj["status"] = {}
 
+    def validate_name(self, name: str, *, prefix: bool) -> list[str]:
+        return names.path_segment(name)  # the core group's is called "v1."
+
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         spec = obj.get("spec") or {}
         group, version = spec.get("group") or "", spec.get("version") or ""
