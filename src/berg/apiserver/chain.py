@@ -1,7 +1,7 @@
 """The way of a request, to be read from top to bottom.
 
     panics become 500  →  what is it about  →  who asks (and as whom)  →  audit  →  may it start now (flow control)
-    →  may they (authorization)  →  the resource, or one of the other paths
+    →  may they (authorization)  →  another server's group, a resource, or one of the other paths
 
 Every refusal on the way is an ApiError and leaves as a Status in the encoding that the client accepts.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Chain:
-    """`paths` answers what is no resource (discovery, health, …), `delegate` what nobody here serves."""
+    """`paths` answers what is no resource (discovery, health, …)."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Chain:
         self.authorizer = authorizer
         self.resources = resources
         self.paths = paths
-        self.delegate: Callable[[Request], Awaitable[Response | None]] | None = None
+        self.aggregator: Any = None
         self.audit: Any = None
         self.flow_control: Any = None
         self.metrics: Any = None
@@ -98,6 +98,11 @@ class Chain:
         return await self._dispatched(request)
 
     async def _dispatched(self, request: Request) -> Response:
+        aggregator = self.aggregator
+        if aggregator is not None:
+            remote = aggregator.remote_of(request)
+            if remote is not None:
+                return await aggregator.handle(request, remote)  # type: ignore[no-any-return]
         if request.info.is_resource:
             try:
                 return await self.resources.handle(request)
@@ -105,10 +110,6 @@ class Chain:
                 pass
         else:
             answered = await self.paths(request)
-            if answered is not None:
-                return answered
-        if self.delegate is not None:
-            answered = await self.delegate(request)
             if answered is not None:
                 return answered
         raise NotServed

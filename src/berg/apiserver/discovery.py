@@ -66,7 +66,7 @@ class Discovery:
 
     def _known(self, request: Request, path: str, group: str, version: str) -> Response | None:
         found = [r for r in self._resources() if r.group == group and r.version == version]
-        if not found and not any(v == version for v in self._groups().get(group, ())):
+        if not found:
             return None
         return self._answer(request, path, lambda: _resource_list(group, version, found))
 

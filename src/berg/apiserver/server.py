@@ -10,6 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from berg.apiserver import identity
+from berg.apiserver.aggregation.aggregator import Aggregator
+from berg.apiserver.aggregation.local import LocalServices
 from berg.apiserver.auth import authentication, authorization, escalation
 from berg.apiserver.auth.escalation import EscalationCheck
 from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer
@@ -21,6 +24,7 @@ from berg.apiserver.discovery import Discovery
 from berg.apiserver.health import Health
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.http.server import HTTPServer, tls_context
+from berg.apiserver.metrics import Metrics
 from berg.apiserver.openapi.publish import OpenAPI
 from berg.apiserver.paths import Paths
 from berg.apiserver.registry.services import Services
@@ -56,6 +60,7 @@ class APIServer:
         self._own_store: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._hooks_left = {name for name, _ in HOOKS}
+        self._listed: asyncio.Event | None = None
         self._stopping = False
 
     # ---- life
@@ -84,7 +89,10 @@ class APIServer:
         self._build()
         self.custom_resources = CustomResources(self)
         self.openapi.custom = self._custom_schemas
+        self.aggregator = self.chain.aggregator = Aggregator(self)
+        self.local_services = LocalServices(self.services)
         await self.custom_resources.start()
+        await self.aggregator.start()
         if config.secure_port >= 0:
             await self._listen()
             self.services.secure_port = self.port
@@ -143,6 +151,9 @@ class APIServer:
             resources=self.resources,
             paths=self.paths.handle,
         )
+        self.metrics = self.chain.metrics = Metrics()
+        self.paths.answers["/metrics"] = self.metrics.handle
+        self.paths.answers.update(identity.answers(config, services.tokens, self._address))
         reviews = Reviews(services, services.authorizer, self.rbac, self.bearer)
         for name in reviews.resources:
             self.resources.actions[name] = reviews.handle
@@ -166,6 +177,22 @@ class APIServer:
         """What is served has changed: discovery and OpenAPI are written anew."""
         self.discovery.changed()
         self.openapi.changed()
+        if self._listed is not None:
+            self._listed.set()
+
+    async def _list_api_services(self) -> None:
+        """Keeps the APIServices of local groups in step with what is served."""
+        self._listed = asyncio.Event()
+        self._listed.set()
+        while True:
+            await self._listed.wait()
+            self._listed.clear()
+            served = list(self.resources.table.values())
+            custom = frozenset((r.group, r.version) for r in served if self.custom_resources.definition_of(r))
+            try:
+                await self.local_services.sync(served, custom)
+            except Exception:
+                log.exception("listing APIServices")
 
     def _custom_schemas(self, r: Resource) -> tuple[Obj, Obj] | None:
         spec = self.custom_resources.definition_of(r)
@@ -263,6 +290,7 @@ class APIServer:
             run: Hook = import_module(f"berg.apiserver.hooks.{module}").run
             await run(self.services)
             self._hooks_left.discard(name)
+        self.spawn(self._list_api_services())
 
     async def handle(self, request: Request) -> Response:
         return await self.chain.handle(request)

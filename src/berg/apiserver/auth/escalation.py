@@ -38,8 +38,10 @@ class EscalationCheck:
 
     def _check_role(self, call: Call, user: User, obj: Obj, old: Obj | None) -> None:
         plural = call.registry.storage.plural
-        if old is not None and obj.get("rules") == old.get("rules") and obj.get("aggregationRule") == old.get(
-            "aggregationRule"
+        if (
+            old is not None
+            and obj.get("rules") == old.get("rules")
+            and obj.get("aggregationRule") == old.get("aggregationRule")
         ):
             return
         name = obj["metadata"].get("name", "")
@@ -77,9 +79,7 @@ class EscalationCheck:
             return ""
         groups = " ".join(f'"{g}"' for g in user.groups)
         listed = "\n".join(sorted({describe(m) for m in missing}))
-        return (
-            f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{listed}'
-        )
+        return f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{listed}'
 
 
 _EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})

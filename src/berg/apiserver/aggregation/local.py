@@ -1,0 +1,74 @@
+"""APIServices for what this server serves itself: there for everyone to see, kept in step with CRDs.
+
+Source: k8s.io/kube-aggregator pkg/controllers/autoregister, kubernetes cmd/kube-apiserver/app/aggregator.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from berg.apiserver.registry.services import Services
+from berg.machinery.clock import rfc3339
+from berg.machinery.resources import Resource, resource
+from berg.machinery.status import ApiError, Obj
+
+AUTOMANAGED = "kube-aggregator.kubernetes.io/automanaged"
+_PRIORITIES = {"": 18000, "apps": 17800, "events.k8s.io": 17750, "authentication.k8s.io": 17700}
+_DEFAULT_PRIORITY = 17000
+_CUSTOM_PRIORITY, _CUSTOM_VERSION = 1000, 100
+
+
+class LocalServices:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._resource = resource("apiservices.apiregistration.k8s.io")
+        self._known: dict[str, bool] = {}
+        """name → whether it was made for a CRD"""
+
+    async def sync(self, resources: list[Resource], custom: frozenset[tuple[str, str]]) -> None:
+        """`custom`: the group versions that come from CRDs."""
+        wanted: dict[str, tuple[str, str]] = {}
+        for r in resources:
+            wanted.setdefault(f"{r.version}.{r.group}", (r.group, r.version))
+        fresh = [(n, gv) for n, gv in wanted.items() if n not in self._known]
+        gone = [n for n, from_crd in self._known.items() if from_crd and n not in wanted]
+        await asyncio.gather(*(self._ensure(n, gv, gv in custom) for n, gv in fresh), *(self._remove(n) for n in gone))
+
+    async def _ensure(self, name: str, gv: tuple[str, str], from_crd: bool) -> None:
+        self._known[name] = from_crd
+        if self._services.get(self._resource, "", name) is not None:
+            return
+        group, version = gv
+        priority = _CUSTOM_PRIORITY if from_crd else _PRIORITIES.get(group, _DEFAULT_PRIORITY)
+        condition = {
+            "type": "Available",
+            "status": "True",
+            "reason": "Local",
+            "message": "Local APIServices are always available",
+            "lastTransitionTime": rfc3339(self._services.clock.now()),
+        }
+        obj: Obj = {
+            "metadata": {"name": name, "labels": {AUTOMANAGED: "true" if from_crd else "onstart"}},
+            "spec": {
+                "group": group,
+                "version": version,
+                "groupPriorityMinimum": priority,
+                "versionPriority": _CUSTOM_VERSION if from_crd else 15,
+            },
+        }
+        try:
+            created = await self._services.create(self._resource, "", obj)
+            await self._services.update(
+                self._resource, "", {**created, "status": {"conditions": [condition]}}, subresource="status"
+            )
+        except ApiError as e:
+            if e.code != 409:
+                raise
+
+    async def _remove(self, name: str) -> None:
+        del self._known[name]
+        try:
+            await self._services.delete(self._resource, "", name)
+        except ApiError as e:
+            if e.code != 404:
+                raise
