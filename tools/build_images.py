@@ -134,6 +134,10 @@ class Tree:
         self.directory(os.path.dirname(path))
         self._put(path.strip("/"), tarfile.SYMTYPE, 0o777, linkname=target)
 
+    def hard_link(self, path: str, target: str) -> None:
+        self.directory(os.path.dirname(path))
+        self._put(path.strip("/"), tarfile.LNKTYPE, 0o755, linkname=target.strip("/"))
+
     def _put(self, path: str, kind: bytes, mode: int, content: bytes = b"", linkname: str = "") -> None:
         info = tarfile.TarInfo(path)
         info.type, info.mode, info.size, info.linkname = kind, mode, len(content), linkname
@@ -142,7 +146,8 @@ class Tree:
     def tar(self) -> bytes:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for _, (info, content) in sorted(self.entries.items()):
+            # A hard link can only follow what it is a link to.
+            for _, (info, content) in sorted(self.entries.items(), key=lambda e: (e[1][0].islnk(), e[0])):
                 archive.addfile(info, io.BytesIO(content))
         return buffer.getvalue()
 
@@ -280,7 +285,7 @@ def _links(tree: Tree, recipe: Recipe, packages: Packages) -> None:
         listed = subprocess.run([str(busybox), "--list"], capture_output=True, text=True, check=True)
         for applet in listed.stdout.split():
             if f"bin/{applet}" not in tree.entries:
-                tree.link(f"/bin/{applet}", "busybox")
+                tree.hard_link(f"/bin/{applet}", "/bin/busybox")
     for path, target in recipe.links.items():
         tree.link(path, target)
 

@@ -186,7 +186,7 @@ class SimRuntime:
     async def start_container(self, request: pb.StartContainerRequest) -> pb.StartContainerResponse:
         status = self._container(request.container_id)
         if status.state != pb.CONTAINER_CREATED:
-            raise CRIError(Code.FAILED_PRECONDITION, f"container {status.id!r} is not in CREATED state")
+            raise CRIError(Code.FAILED_PRECONDITION, f'container "{status.id}" is not in CREATED state')
         sandbox = self._sandboxes[self._sandbox_of[status.id]]
         if delay := _seconds(sandbox, "start-seconds"):
             await self._clock.sleep(delay)
@@ -328,7 +328,7 @@ class SimRuntime:
 
     async def pull_image(self, request: pb.PullImageRequest) -> pb.PullImageResponse:
         if request.sandbox_config.annotations.get(f"{PREFIX}fail-image") == "true":
-            raise CRIError(Code.NOT_FOUND, f"failed to pull image {request.image.image!r}: not found")
+            raise CRIError(Code.NOT_FOUND, f'failed to pull image "{request.image.image}": not found')
         return pb.PullImageResponse(image_ref=self._image(request.image.image).id)
 
     async def remove_image(self, request: pb.RemoveImageRequest) -> pb.RemoveImageResponse:
@@ -352,13 +352,13 @@ class SimRuntime:
     def _sandbox(self, id: str) -> pb.PodSandboxStatus:
         sandbox = self._sandboxes.get(id)
         if sandbox is None:
-            raise CRIError(Code.NOT_FOUND, f"an error occurred when try to find sandbox {id!r}: not found")
+            raise CRIError(Code.NOT_FOUND, f'an error occurred when try to find sandbox "{id}": not found')
         return sandbox
 
     def _container(self, id: str) -> pb.ContainerStatus:
         container = self._containers.get(id)
         if container is None:
-            raise CRIError(Code.NOT_FOUND, f"an error occurred when try to find container {id!r}: not found")
+            raise CRIError(Code.NOT_FOUND, f'an error occurred when try to find container "{id}": not found')
         return container
 
     def _image(self, name: str) -> pb.Image:

@@ -157,7 +157,7 @@ class BridgeNetwork:
                 nft.run(host_port_commands(self.table, "add", ips, ports))
         except (OSError, nft.NftError) as error:
             self._teardown(request.sandbox_id)
-            text = f"failed to setup network for sandbox {request.sandbox_id!r}: {error}"
+            text = f'failed to setup network for sandbox "{request.sandbox_id}": {error}'
             raise PodNetworkError(text) from error
         return PodNetworkResult(ips=ips, interface=INTERFACE)
 
@@ -193,7 +193,7 @@ class BridgeNetwork:
                 netlink.request(rt.delete_link(_cable(sandbox_id)))
         except OSError as error:
             if error.errno != errno.ENODEV:
-                raise PodNetworkError(f"cannot remove the cable of sandbox {sandbox_id!r}: {error}") from error
+                raise PodNetworkError(f'cannot remove the cable of sandbox "{sandbox_id}": {error}') from error
         try:
             os.unlink(self._pod_path(sandbox_id))
         except FileNotFoundError:

@@ -202,7 +202,7 @@ def _apply_v2(directory: str, r: pb.LinuxContainerResources) -> None:
         _write(directory, f"hugetlb.{limit.page_size}.max", str(limit.limit), optional=True)
     for name, value in r.unified.items():
         if "/" in name or "." not in name:
-            raise ValueError(f"not a cgroup file: {name!r}")
+            raise ValueError(f'not a cgroup file: "{name}"')
         _write(directory, name, value)
 
 
@@ -375,4 +375,4 @@ def _write(directory: str, name: str, value: str, *, optional: bool = False) -> 
             os.close(fd)
     except OSError as error:
         if not optional:
-            raise OSError(error.errno, f"{error.strerror}: {value!r} to {name}", directory) from None
+            raise OSError(error.errno, f'{error.strerror}: "{value}" to {name}', directory) from None

@@ -119,7 +119,7 @@ class Containers:
         """Raises CRIError NOT_FOUND."""
         container = self.records.find(id)
         if container is None:
-            text = f"an error occurred when try to find container {id!r}: not found"
+            text = f'an error occurred when try to find container "{id}": not found'
             raise CRIError(Code.NOT_FOUND, text)
         return container
 
@@ -133,7 +133,7 @@ class Containers:
         """Returns when the container's process runs. Raises CRIError; the container is exited then."""
         async with self._lock(container.id):
             if container.state.state != "created":
-                text = f"container {container.id!r} is in {container.state.state.upper()} state"
+                text = f'container "{container.id}" is in {container.state.state.upper()} state'
                 raise CRIError(Code.FAILED_PRECONDITION, text)
             started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             self._starting[container.id] = started
@@ -143,13 +143,13 @@ class Containers:
                     running = await started
             except (OSError, TimeoutError) as error:
                 await self._start_failed(container, str(error) or "timed out")
-                raise CRIError(Code.UNKNOWN, f"failed to start container {container.id!r}: {error}") from error
+                raise CRIError(Code.UNKNOWN, f'failed to start container "{container.id}": {error}') from error
             finally:
                 self._starting.pop(container.id, None)
             if not running:
                 text = self.bundle(container.id).error()
                 await self._start_failed(container, text)
-                raise CRIError(Code.UNKNOWN, f"failed to start container {container.id!r}: {text}")
+                raise CRIError(Code.UNKNOWN, f'failed to start container "{container.id}": {text}')
 
     async def stop(self, container: Container, timeout_s: float) -> None:
         """The stop signal, and after the grace period the end of every process. Stopped already is fine."""
@@ -177,7 +177,7 @@ class Containers:
             async with asyncio.timeout(60):
                 await running.exited.wait()
         except TimeoutError:
-            text = f"container {container.id!r} does not die: a process of it hangs in the kernel"
+            text = f'container "{container.id}" does not die: a process of it hangs in the kernel'
             raise CRIError(Code.DEADLINE_EXCEEDED, text) from None
 
     async def remove(self, container: Container) -> None:
@@ -193,7 +193,7 @@ class Containers:
     async def update(self, container: Container, resources: pb.LinuxContainerResources) -> None:
         """Sets new limits; what `resources` leaves at zero stays. Raises CRIError."""
         if container.state.state not in ("created", "running"):
-            raise CRIError(Code.FAILED_PRECONDITION, f"container {container.id!r} is not running")
+            raise CRIError(Code.FAILED_PRECONDITION, f'container "{container.id}" is not running')
         if container.state.state == "running":
             try:
                 await asyncio.to_thread(cgroups.apply, container.state.cgroup, resources)

@@ -38,7 +38,7 @@ class Creator:
         if not config.metadata.name:
             raise CRIError(Code.INVALID_ARGUMENT, "container config must include metadata with a name")
         if not sandbox.state.ready:
-            raise CRIError(Code.FAILED_PRECONDITION, f"sandbox {sandbox.id!r} is not running")
+            raise CRIError(Code.FAILED_PRECONDITION, f'sandbox "{sandbox.id}" is not running')
         self._check_name(sandbox, config)
         image = self._image(config.image)
         container = self._record(sandbox, config, image)
@@ -64,13 +64,13 @@ class Creator:
         for other in self._containers.all.values():
             metadata = other.config.metadata
             if other.state.sandbox_id == sandbox.id and (metadata.name, metadata.attempt) == wanted:
-                text = f"failed to reserve container name {wanted!r}: is reserved for {other.id!r}"
+                text = f'failed to reserve container name "{wanted}": is reserved for "{other.id}"'
                 raise CRIError(Code.UNKNOWN, text)
 
     def _image(self, spec: pb.ImageSpec) -> Image:
         image = self._images.get(spec.image)
         if image is None:
-            raise CRIError(Code.NOT_FOUND, f"failed to resolve image {spec.image!r}: not found")
+            raise CRIError(Code.NOT_FOUND, f'failed to resolve image "{spec.image}": not found')
         return image
 
     def _fill(self, container: Container, sandbox: Sandbox, image: Image, bundle: Bundle) -> None:
@@ -137,7 +137,7 @@ class Creator:
         elif options.pid == TARGET:
             target = self._containers.find(options.target_id)
             if target is None or target.state.sandbox_id != sandbox.id or target.state.state != "running":
-                text = f"invalid target container {options.target_id!r}: it is not a running container of the pod"
+                text = f'invalid target container "{options.target_id}": it is not a running container of the pod'
                 raise CRIError(Code.INVALID_ARGUMENT, text)
             result["pid"] = f"/proc/{target.state.pid}/ns/pid"
         return result
@@ -150,13 +150,13 @@ class Creator:
                 continue
             image = self._images.get(mount.image.image)
             if image is None:
-                raise CRIError(Code.NOT_FOUND, f"failed to resolve image {mount.image.image!r}: not found")
+                raise CRIError(Code.NOT_FOUND, f'failed to resolve image "{mount.image.image}": not found')
             if len(image.layers) != 1:
                 raise CRIError(Code.UNIMPLEMENTED, "image volumes of more than one layer are not supported")
             base = os.path.realpath(self._images.layer_paths(image)[0])
             path = os.path.realpath(os.path.join(base, mount.image_sub_path.lstrip("/")))
             if path != base and not path.startswith(base + "/"):
-                raise CRIError(Code.INVALID_ARGUMENT, f"invalid image sub path {mount.image_sub_path!r}")
+                raise CRIError(Code.INVALID_ARGUMENT, f'invalid image sub path "{mount.image_sub_path}"')
             found[mount.container_path] = path
             self._images.hold(f"{container.id}/{image.id}", image)
         return found

@@ -107,7 +107,7 @@ class Execs:
 
     def port_forward_url(self, sandbox: Sandbox, request: pb.PortForwardRequest) -> str:
         if not sandbox.state.ready:
-            raise CRIError(Code.FAILED_PRECONDITION, f"sandbox container {sandbox.id!r} is not running")
+            raise CRIError(Code.FAILED_PRECONDITION, f'sandbox container "{sandbox.id}" is not running')
 
         async def connect(port: int) -> ByteStream:
             return await self._dial(sandbox, port)

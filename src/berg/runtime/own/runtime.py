@@ -350,7 +350,7 @@ class BergRuntime:
             raise CRIError(Code.INVALID_ARGUMENT, str(error)) from error
         except ImageError as error:
             code = getattr(error, "code", Code.UNKNOWN)
-            raise CRIError(code, f"failed to pull and unpack image {request.image.image!r}: {error}") from error
+            raise CRIError(code, f'failed to pull and unpack image "{request.image.image}": {error}') from error
         return pb.PullImageResponse(image_ref=image.id)
 
     async def remove_image(self, request: pb.RemoveImageRequest) -> pb.RemoveImageResponse:
@@ -369,7 +369,7 @@ class BergRuntime:
         if program is None:
             if not handler:
                 raise CRIError(Code.FAILED_PRECONDITION, "neither crun nor runc is installed")
-            text = f"failed to get sandbox runtime: no runtime for {handler!r} is configured"
+            text = f'failed to get sandbox runtime: no runtime for "{handler}" is configured'
             raise CRIError(Code.UNKNOWN, text)
         return program
 

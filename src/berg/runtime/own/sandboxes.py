@@ -79,7 +79,7 @@ class Sandboxes:
         """Raises CRIError NOT_FOUND."""
         sandbox = self.records.find(id)
         if sandbox is None:
-            raise CRIError(Code.NOT_FOUND, f"an error occurred when try to find sandbox {id!r}: not found")
+            raise CRIError(Code.NOT_FOUND, f'an error occurred when try to find sandbox "{id}": not found')
         return sandbox
 
     def pins(self, id: str) -> Pins:
@@ -152,7 +152,7 @@ class Sandboxes:
         try:
             await self._network.teardown(self._request(sandbox))
         except PodNetworkError as error:
-            text = f"failed to destroy network for sandbox {sandbox.id!r}: {error}"
+            text = f'failed to destroy network for sandbox "{sandbox.id}": {error}'
             raise CRIError(Code.UNKNOWN, text) from error
 
     def _request(self, sandbox: Sandbox) -> PodNetworkRequest:

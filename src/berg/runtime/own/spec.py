@@ -234,7 +234,7 @@ def _capabilities(security: pb.LinuxContainerSecurityContext) -> dict[str, list[
         base = () if "CAP_ALL" in drop else _known() if "CAP_ALL" in add else DEFAULT_CAPABILITIES
         wanted = ({*base, *add} - drop) - {"CAP_ALL"}
         if unknown := wanted - set(CAPABILITIES):
-            raise CRIError(Code.INVALID_ARGUMENT, f"unknown capability {sorted(unknown)[0]!r} to add")
+            raise CRIError(Code.INVALID_ARGUMENT, f'unknown capability "{sorted(unknown)[0]}" to add')
         held = [name for name in CAPABILITIES if name in wanted]
     ambient = [name for name in held if name in _names(security.capabilities.add_ambient_capabilities)]
     result = {"bounding": list(held), "effective": list(held), "permitted": list(held)}
@@ -440,5 +440,5 @@ def _seccomp(security: pb.LinuxContainerSecurityContext, held: Sequence[str]) ->
     try:
         return seccomp.localhost(reference.removeprefix("localhost/"), held)
     except (OSError, ValueError) as error:
-        text = f"failed to generate container spec: cannot load seccomp profile {reference!r}: {error}"
+        text = f'failed to generate container spec: cannot load seccomp profile "{reference}": {error}'
         raise CRIError(Code.INVALID_ARGUMENT, text) from None

@@ -33,6 +33,8 @@ def resolve(layers: Sequence[str], image_user: str, security: pb.LinuxContainerS
     """`layers`: the image's directories, the uppermost first. Raises UnknownUser."""
     passwd = _rows(read_file(layers, "etc/passwd"), 4)
     group = _rows(read_file(layers, "etc/group"), 3)
+    if security.HasField("run_as_group") and not (security.HasField("run_as_user") or security.run_as_username):
+        raise UnknownUser("runAsGroup is specified without a runAsUser or username")
     name, _, group_name = image_user.partition(":")
     if security.HasField("run_as_user"):
         name, group_name = str(security.run_as_user.value), ""

@@ -168,7 +168,7 @@ def _tags(found: list[str], whole: str) -> list[str]:
 def _blob(digest: str) -> str:
     algorithm, _, value = digest.partition(":")
     if not names.image_id(digest):
-        raise ImageError(f"unsupported digest {digest!r}")
+        raise ImageError(f'unsupported digest "{digest}"')
     return f"blobs/{algorithm}/{value}"
 
 
@@ -213,5 +213,5 @@ class _Directory:
     def _path(self, path: str) -> str:
         real = os.path.realpath(os.path.join(self._root, path))
         if not real.startswith(self._root + "/"):
-            raise ImageError(f"{path!r} leads out of the directory")
+            raise ImageError(f'"{path}" leads out of the directory')
         return real

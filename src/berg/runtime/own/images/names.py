@@ -58,10 +58,10 @@ def parse(text: str) -> Name:
         remainder = f"library/{remainder}"
     match = _REFERENCE.fullmatch(f"{domain}/{remainder}")
     if match is None or match["domain"] is None or len(match["path"]) > 255:
-        raise InvalidName(f"invalid reference format: {text!r}")
+        raise InvalidName(f'invalid reference format: "{text}"')
     digest = match["digest"] or ""
     if digest and not _DIGEST.fullmatch(digest):
-        raise InvalidName(f"invalid reference format: unsupported digest in {text!r}")
+        raise InvalidName(f'invalid reference format: unsupported digest in "{text}"')
     tag = match["tag"] or ("" if digest else "latest")
     return Name(match["domain"], match["path"], tag, digest)
 

@@ -225,7 +225,7 @@ class _Repository:
     def _refused(self, status: int, path: str, body: bytes) -> PullError:
         if status == 404:
             return PullError(
-                f"failed to resolve reference {str(self._name)!r}: {self._name}: not found", Code.NOT_FOUND
+                f'failed to resolve reference "{str(self._name)}": {self._name}: not found', Code.NOT_FOUND
             )
         if status in (401, 403):
             text = "pull access denied, repository does not exist or may require authorization"
@@ -399,7 +399,7 @@ def _choose(manifests: Sequence[Any]) -> str | None:
 def _check_descriptors(descriptors: Sequence[Any]) -> None:
     for descriptor in descriptors:
         if not names.image_id(descriptor["digest"]) or not isinstance(descriptor["size"], int):
-            raise ValueError(f"unusable descriptor {descriptor!r}")
+            raise ValueError(f'unusable descriptor "{descriptor}"')
 
 
 def _digest_of(path: str) -> str:

@@ -70,7 +70,7 @@ class _Unpacker:
     def member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = os.path.normpath("/" + member.name.lstrip("/")).lstrip("/")
         if "\0" in path or "\0" in member.linkname:
-            raise BadLayer(f"a name with a zero byte: {member.name!r}")
+            raise BadLayer(f'a name with a zero byte: "{member.name}"')
         if not path:
             if member.isdir():
                 self._own(self._root, ".", member)
@@ -113,7 +113,7 @@ class _Unpacker:
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-            raise BadLayer(f"{folder!r} is not a directory in the layer") from None
+            raise BadLayer(f'"{folder}" is not a directory in the layer') from None
         above, name = os.path.split(folder)
         parent = self._open_directory(above)
         try:
@@ -121,7 +121,7 @@ class _Unpacker:
             return os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         except FileExistsError:
             # The name is there and leads nowhere: a dangling link. Its target is somebody else's business.
-            raise BadLayer(f"{folder!r} is a link to nowhere in the layer") from None
+            raise BadLayer(f'"{folder}" is a link to nowhere in the layer') from None
         finally:
             os.close(parent)
 
@@ -152,7 +152,7 @@ class _Unpacker:
             return  # aufs' own bookkeeping
         hidden = name.removeprefix(WHITEOUT)
         if hidden in ("", ".", ".."):
-            raise BadLayer(f"invalid whiteout {name!r}")
+            raise BadLayer(f'invalid whiteout "{name}"')
         self._clear(parent, hidden)
         os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
 
@@ -180,7 +180,7 @@ class _Unpacker:
                 kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
                 os.mknod(name, kind | 0o600, os.makedev(member.devmajor, member.devminor), dir_fd=parent)
             else:
-                raise BadLayer(f"an entry of unknown type {member.type!r}: {member.name!r}")
+                raise BadLayer(f'an entry of unknown type "{member.type}": "{member.name}"')
         self._own(parent, name, member)
 
     def _file(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
@@ -197,11 +197,11 @@ class _Unpacker:
         try:
             source = open_in_root(self._root, folder or ".", _DIRECTORY)
         except OSError:
-            raise BadLayer(f"a link to what is not in the layer: {member.linkname!r}") from None
+            raise BadLayer(f'a link to what is not in the layer: "{member.linkname}"') from None
         try:
             os.link(linked, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except (FileNotFoundError, PermissionError):
-            raise BadLayer(f"a link to what is not in the layer: {member.linkname!r}") from None
+            raise BadLayer(f'a link to what is not in the layer: "{member.linkname}"') from None
         finally:
             os.close(source)
 
