@@ -39,6 +39,7 @@ def test_head_comes_first() -> None:
         (b"NaN", "invalid character 'N' looking for beginning of value"),
         (b'"\n"', "invalid character '\\n' in string literal"),
         (b"[" * 100_000, "exceeded max depth"),
+        (b"[" * 300 + b"]" * 300, "exceeded max depth"),
     ],
 )
 def test_syntax_faults_are_gos(text: bytes, message: str) -> None:
@@ -116,7 +117,7 @@ def test_hostile_yaml() -> None:
     )
     for text, message in (
         (bomb, "yaml: document contains excessive aliasing"),
-        ("[" * 50_000, "yaml: exceeded max depth of 1000"),
+        ("[" * 50_000, "yaml: exceeded max depth"),
         ("a: *x", "yaml: unknown anchor 'x' referenced"),
         ("a: .inf", "json: unsupported value: +Inf"),
         ("a: !!int x", "yaml: cannot decode !!str `x` as a !!int"),

@@ -73,6 +73,18 @@ def test_json_patch_faults(patch: Any, code: int, why: str) -> None:
         assert fault.value.message == "the server rejected our request due to an error in our request"
 
 
+def test_json_patch_cannot_blow_up() -> None:
+    doubling = [{"op": "copy", "from": "/a", "path": "/a/-"}] * 40
+    with pytest.raises(ApiError, match="the accumulated size increase of copy is"):
+        json.apply({"a": ["x" * 100]}, doubling)
+    deep: Any = {}
+    for _ in range(200):
+        deep = {"a": deep}
+    nested = [{"op": "add", "path": "/" + "a/" * 200 + "b", "value": deep}]
+    with pytest.raises(ApiError, match="exceeded max depth"):
+        json.apply(deep, nested)
+
+
 def test_merge_patch() -> None:
     doc = {"a": {"b": 1, "c": 2}, "d": 1}
     assert merge.apply(doc, {"a": {"b": None, "e": {"f": None}}, "d": [{"x": None}, None]}) == {

@@ -160,6 +160,31 @@ async def test_terminal_sizes_arrive(transport: str) -> None:
         await client.close()
 
 
+@pytest.mark.parametrize("transport", ["spdy", "websocket"])
+async def test_input_that_nobody_reads_holds_nothing_up(transport: str) -> None:
+    async def handler(session: ExecSession) -> int:
+        assert session.stdin is not None
+        await session.stdin.read(1)
+        return 0
+
+    async def serve(stream: StreamPair, agreed: hs.Handshake) -> None:
+        await serve_exec(stream, agreed, EVERYTHING, handler)
+
+    async with server(serve, hs.handshake_for_exec) as port:
+        client = await connect_exec(await dial("127.0.0.1", port), "/exec", HOST, EVERYTHING, transport=transport)  # type: ignore[arg-type]
+
+        async def write() -> None:
+            with suppress(OSError):
+                for _ in range(200):
+                    await client.write_stdin(bytes(65536))
+
+        writing = asyncio.create_task(write())
+        async with asyncio.timeout(4):  # less than the server would wait for a client that says nothing
+            assert await client.exit_code() == 0
+            await client.close()
+            await writing
+
+
 async def test_base64_channels() -> None:
     async def serve(stream: StreamPair, agreed: hs.Handshake) -> None:
         await serve_exec(stream, agreed, EVERYTHING, echo_once)

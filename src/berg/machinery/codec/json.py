@@ -1,8 +1,8 @@
 """JSON: the usual wire form. `dumps` puts kind, apiVersion and metadata first, as upstream does.
 
-Reading bounds nothing but depth: the size of a body is the server's matter. Errors are Go's, because clients
-see them. `loads_strict` also finds keys that stand twice in one object; for compact bodies without any, as
-client-go sends them, that costs one length comparison.
+Reading bounds nothing but depth (what could not be written again is refused): the size of a body is the server's
+matter. Errors are Go's, because clients see them. `loads_strict` also finds keys that stand twice in one object;
+for compact bodies without any, as client-go sends them, that costs one length comparison.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 import orjson
 
 from berg.machinery.status import Obj
+
+MAX_DEPTH = 250
+"""orjson writes at most 254 levels"""
 
 
 class SyntaxFault(ValueError):
@@ -31,19 +34,27 @@ def dumps(obj: Obj) -> bytes:
 def loads(data: bytes) -> Any:
     """Raises SyntaxFault. Bytes that are not UTF-8 and lone surrogates become U+FFFD, as in Go."""
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return _second_try(data)
+        value = _second_try(data)
+    if data.count(b"{") + data.count(b"[") >= MAX_DEPTH:
+        check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> bytes:
+    """Raises SyntaxFault for what nests deeper than can be written; returns the bytes, since they are there."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        raise SyntaxFault("exceeded max depth") from None
 
 
 def loads_strict(data: bytes) -> tuple[Any, list[str]]:
     """The value (the last of equal keys wins) and messages `duplicate field "spec.a[0].b"`."""
     obj = loads(data)
-    try:
-        if len(orjson.dumps(obj)) == len(data.strip()):
-            return obj, []  # nothing was lost on the way in
-    except (TypeError, ValueError):
-        pass
+    if len(check_depth(obj)) == len(data.strip()):
+        return obj, []  # nothing was lost on the way in
     return obj, _duplicates(data)
 
 

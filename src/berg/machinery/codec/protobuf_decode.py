@@ -7,10 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
-
 from berg.machinery import duration
-from berg.machinery.codec import wire
+from berg.machinery.codec import json, wire
 from berg.machinery.codec.protobuf_encode import SCHEMA, wire_type
 from berg.machinery.codec.wire import Malformed
 from berg.machinery.decode import NEVER_EMPTY, plan_of, zero
@@ -178,8 +176,8 @@ def _dec_raw(field: Field, value: Any, depth: int) -> Any:
 
         return protobuf.loads(raw)
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as e:
+        return json.loads(raw)
+    except json.SyntaxFault as e:
         raise Malformed(str(e)) from None
 
 

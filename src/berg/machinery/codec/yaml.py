@@ -16,7 +16,6 @@ from typing import Any
 from berg.machinery.codec import json
 from berg.machinery.codec.json import quote
 
-_MAX_DEPTH = 1000
 _NONE: Any = object()
 
 
@@ -278,8 +277,8 @@ class _Composer:
                 value = _copy(value)
             elif kind is e.SequenceStartEvent or kind is e.MappingStartEvent:
                 decoded += 1
-                if len(stack) >= _MAX_DEPTH:
-                    raise SyntaxFault("yaml: exceeded max depth of 1000")
+                if len(stack) >= json.MAX_DEPTH:
+                    raise SyntaxFault("yaml: exceeded max depth")
                 stack.append(_Frame([] if kind is e.SequenceStartEvent else {}, event.anchor))
                 continue
             elif kind is e.SequenceEndEvent or kind is e.MappingEndEvent:

@@ -7,12 +7,16 @@ Source: RFC 6902, RFC 6901; evanphx/json-patch v4.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
+from berg.machinery.codec import json as codec
 from berg.machinery.patch.fault import Unprocessable, malformed
 from berg.machinery.status import ApiError
 
 MAX_OPERATIONS = 10_000
+MAX_COPIED_BYTES = 3 * 1024 * 1024
+"""what all `copy` operations of a patch may add together"""
 _NONE = object()
 
 
@@ -33,12 +37,22 @@ def apply(doc: Any, patch: Any) -> Any:
             f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}",
         )
     root = [copy.deepcopy(doc)]  # the document in a box, so that the whole of it can be replaced
-    for op in patch:
-        kind = op.get("op")
-        step = _STEPS.get(kind) if isinstance(kind, str) else None
-        if step is None:
-            raise Unprocessable(f"Unexpected kind: {kind if isinstance(kind, str) else 'unknown'}")
-        step(root, op)
+    copied = 0
+    try:
+        for op in patch:
+            kind = op.get("op")
+            step = _STEPS.get(kind) if isinstance(kind, str) else None
+            if step is None:
+                raise Unprocessable(f"Unexpected kind: {kind if isinstance(kind, str) else 'unknown'}")
+            copied += step(root, op) or 0
+            if copied > MAX_COPIED_BYTES:
+                raise Unprocessable(
+                    f"Unable to complete the copy, the accumulated size increase of copy is {copied}, "
+                    f"exceeding the limit {MAX_COPIED_BYTES}"
+                )
+        codec.check_depth(root[0])
+    except (RecursionError, codec.SyntaxFault):
+        raise Unprocessable("exceeded max depth") from None
     return root[0]
 
 
@@ -197,7 +211,8 @@ def _move(root: list[Any], op: dict[str, Any]) -> None:
         raise Unprocessable(f"error in move for path: '{path}': {e}") from None
 
 
-def _copy(root: list[Any], op: dict[str, Any]) -> None:
+def _copy(root: list[Any], op: dict[str, Any]) -> int:
+    """Returns how many bytes it has added."""
     source, path = _pointer(op, "from", "copy"), _pointer(op, "path", "copy")
     container, key = _find(root, source)
     if container is None:
@@ -213,6 +228,14 @@ def _copy(root: list[Any], op: dict[str, Any]) -> None:
         _put(target, key, value)
     except _Fault as e:
         raise Unprocessable(f"error while adding value during copy: {e}") from None
+    return len(codec.check_depth(value))
 
 
-_STEPS = {"add": _add, "remove": _remove, "replace": _replace, "test": _test, "move": _move, "copy": _copy}
+_STEPS: dict[str, Callable[[list[Any], dict[str, Any]], int | None]] = {
+    "add": _add,
+    "remove": _remove,
+    "replace": _replace,
+    "test": _test,
+    "move": _move,
+    "copy": _copy,
+}

@@ -100,6 +100,7 @@ async def serve_exec(stream: ByteStream, handshake: Handshake, options: ExecOpti
         status = await _run(handler, ExecSession(options, channels))
         with contextlib.suppress(OSError):
             await channels.finish(status)
+        channels.stdin.feed_eof()  # what nobody will read must not hold up the reader
         await asyncio.wait([reader], timeout=_LINGER_S)  # closing with unread input would cut off our last words
     except (OSError, TimeoutError):
         pass
