@@ -23,14 +23,14 @@ _parsed_bytes = 0
 _NO_LABELS: dict[str, str] = {}
 _METADATA = b'"metadata":{'
 
-Decode = Callable[[str, bytes], bytes]
-"""(key, stored bytes) → canonical JSON"""
+Decode = Callable[[str, bytes], tuple[bytes, bool]]
+"""(key, stored bytes) → (canonical JSON, stale)"""
 
 
 class Entry:
     """A `CacheEntry`. Immutable to everyone else."""
 
-    __slots__ = ("_data", "_decode", "_labels", "_obj", "_raw", "key", "name", "namespace", "revision")
+    __slots__ = ("_data", "_decode", "_labels", "_obj", "_raw", "_stale", "key", "name", "namespace", "revision")
 
     def __init__(self, key: str, namespace: str, name: str, revision: int, data: bytes, decode: Decode) -> None:
         self.key = key
@@ -40,6 +40,7 @@ class Entry:
         self._data: bytes | None = data
         self._decode = decode
         self._raw: bytes | None = None
+        self._stale = False
         self._obj: Obj | None = None
         self._labels: dict[str, str] | None = None
 
@@ -52,9 +53,17 @@ class Entry:
         if raw is None:
             data = self._data
             assert data is not None
-            raw = self._raw = splice(self._decode(self.key, data), self.revision)
+            plain, self._stale = self._decode(self.key, data)
+            raw = self._raw = splice(plain, self.revision)
             self._data = None
         return raw
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store would hold other bytes if this same object were written again (another encryption key):
+        an update that changes nothing must then be written all the same."""
+        _ = self.raw
+        return self._stale
 
     @property
     def obj(self) -> Obj:
@@ -89,8 +98,8 @@ class Entry:
         return Entry(self.key, self.namespace, self.name, revision, data, self._decode)
 
 
-def _as_is(key: str, data: bytes) -> bytes:
-    return data
+def _as_is(key: str, data: bytes) -> tuple[bytes, bool]:
+    return data, False
 
 
 def splice(data: bytes, revision: int) -> bytes:

@@ -9,6 +9,7 @@ Without one, values are JSON; what a real etcd or a snapshot holds in protobuf i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import orjson
@@ -25,9 +26,38 @@ class Transformer(Protocol):
         """`value` is the object as canonical JSON."""
         ...
 
-    def from_storage(self, key: bytes, data: bytes) -> bytes:
-        """JSON or protobuf. Raises TransformError."""
+    def from_storage(self, key: bytes, data: bytes) -> tuple[bytes, bool]:
+        """(JSON or protobuf, whether writing the same object again would store it in another form). Raises
+        TransformError."""
         ...
+
+    async def prepare(self, values: Iterable[bytes]) -> None:
+        """Fetches what is needed to read `values`, before anyone asks for them."""
+        ...
+
+
+class Protobuf:
+    """`--storage-media-type=application/vnd.kubernetes.protobuf`, with or without encryption behind it. Kinds that
+    have no protobuf form (custom resources) stay JSON."""
+
+    def __init__(self, then: Transformer | None = None) -> None:
+        self._then = then
+
+    def to_storage(self, key: bytes, value: bytes) -> bytes:
+        from berg.machinery.codec import protobuf
+
+        try:
+            value = protobuf.dumps(orjson.loads(value))
+        except protobuf.NoProtobuf:
+            pass
+        return value if self._then is None else self._then.to_storage(key, value)
+
+    def from_storage(self, key: bytes, data: bytes) -> tuple[bytes, bool]:
+        return (data, False) if self._then is None else self._then.from_storage(key, data)
+
+    async def prepare(self, values: Iterable[bytes]) -> None:
+        if self._then is not None:
+            await self._then.prepare(values)
 
 
 def decode_value(data: bytes) -> bytes:

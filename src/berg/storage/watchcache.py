@@ -165,6 +165,8 @@ class WatchCache:
         while answer.more:
             answer = await self.store.range(RangeRequest(kvs[-1].key + b"\0", end, limit=limit, revision=revision))
             kvs += answer.kvs
+        if self._transformer is not None:
+            await self._transformer.prepare([kv.value for kv in kvs])
         return revision, kvs
 
     def _take_missed(self, revision: int) -> None:
@@ -202,10 +204,11 @@ class WatchCache:
             namespace, _, name = key.partition("/")
         return Entry(key, namespace, name, revision, data, self._decode)
 
-    def _decode(self, key: str, data: bytes) -> bytes:
+    def _decode(self, key: str, data: bytes) -> tuple[bytes, bool]:
+        stale = False
         if self._transformer is not None:
-            data = self._transformer.from_storage(self.prefix + key.encode(), data)
-        return decode_value(data)
+            data, stale = self._transformer.from_storage(self.prefix + key.encode(), data)
+        return decode_value(data), stale
 
     # -- events
 
