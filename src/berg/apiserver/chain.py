@@ -102,7 +102,7 @@ class Chain:
         if aggregator is not None:
             remote = aggregator.remote_of(request)
             if remote is not None:
-                return await aggregator.handle(request, remote)  # type: ignore[no-any-return]
+                return await aggregator.handle(request, remote)
         if request.info.is_resource:
             try:
                 return await self.resources.handle(request)

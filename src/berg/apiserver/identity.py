@@ -56,7 +56,8 @@ def answers(
         since = datetime.fromtimestamp(started, UTC)
         return _text(
             "kube-apiserver statusz\nWarning: This endpoint is not meant to be machine parseable.\n\n"
-            f"Started: {since:%a %b %d %H:%M:%S UTC %Y}\nUp: {up // 3600} hr {up // 60 % 60:02d} min {up % 60:02d} sec\n"
+            f"Started: {since:%a %b %d %H:%M:%S UTC %Y}\n"
+            f"Up: {up // 3600} hr {up // 60 % 60:02d} min {up % 60:02d} sec\n"
             f"Binary version: {version.GIT_VERSION}\nEmulation version: {version.MAJOR}.{version.MINOR}\n"
         )
 

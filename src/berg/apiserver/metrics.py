@@ -72,7 +72,7 @@ class Metrics:
             labels = (info.verb.upper(), "", "", "", "", "")
         dry_run = "All" if request.raw_query and "dryRun" in request.raw_query else ""
         key = (*labels, dry_run, response.status)
-        self._requests[key] = self._requests.get(key, 0) + 1  # type: ignore[index]
+        self._requests[key] = self._requests.get(key, 0) + 1
         if response.stream is not None:
             return
         histogram = self._durations.get(labels)

@@ -21,6 +21,7 @@ from berg.apiserver.chain import Chain
 from berg.apiserver.config import Config
 from berg.apiserver.crd.serving import CustomResources, openapi_schemas
 from berg.apiserver.discovery import Discovery
+from berg.apiserver.flowcontrol.control import FlowControl
 from berg.apiserver.health import Health
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.http.server import HTTPServer, tls_context
@@ -154,6 +155,10 @@ class APIServer:
         self.metrics = self.chain.metrics = Metrics()
         self.paths.answers["/metrics"] = self.metrics.handle
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
+        if config.enable_priority_and_fairness:
+            flow_control = self.chain.flow_control = FlowControl(services)
+            flow_control.start()
+            self.metrics.gauges.update(flow_control.gauges())
         reviews = Reviews(services, services.authorizer, self.rbac, self.bearer)
         for name in reviews.resources:
             self.resources.actions[name] = reviews.handle

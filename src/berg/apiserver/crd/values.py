@@ -384,8 +384,9 @@ def _faults(check: Check, path: str, value: Any) -> list[FieldError]:
     return found
 
 
-def _count(faults: list[FieldError]) -> int:
-    return len(faults)
+def _nearest(tried: list[list[FieldError]]) -> list[FieldError]:
+    """The faults of the alternative that has the fewest."""
+    return sorted(tried, key=len)[0]
 
 
 def _combined(path: str, text: str) -> FieldError:
@@ -407,7 +408,7 @@ def _any_of(checks: list[Check]) -> Check:
         tried = [_faults(c, path, value) for c in checks]
         if all(tried):
             errors.append(_combined(path, "must validate at least one schema (anyOf)"))
-            errors.extend(min(tried, key=_count))
+            errors.extend(_nearest(tried))
 
     return check
 
@@ -420,7 +421,7 @@ def _one_of(checks: list[Check]) -> Check:
             return
         if good == 0:
             errors.append(_combined(path, "must validate one and only one schema (oneOf). Found none valid"))
-            errors.extend(min(tried, key=_count))
+            errors.extend(_nearest(tried))
         else:
             text = f"must validate one and only one schema (oneOf). Found {good} valid alternatives"
             errors.append(_combined(path, text))

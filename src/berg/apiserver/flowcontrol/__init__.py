@@ -1,0 +1,1 @@
+"""API priority and fairness: how many requests of which kind may run at once, and who waits."""

@@ -1,0 +1,206 @@
+"""Which flow schema a request falls under, and its way through that schema's priority level.
+
+Schemas are looked through in the order of their precedence; what was found is kept until one of them changes.
+Requests that run for long (watches, logs, streams) hold no seat.
+
+Source: k8s.io/apiserver pkg/util/flowcontrol, pkg/server/filters/priority-and-fairness.go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from berg.apiserver.flowcontrol.level import Level, Rejected
+from berg.apiserver.http.message import Request, Response, User
+from berg.apiserver.registry.services import Services
+from berg.apiserver.requestinfo import RequestInfo
+from berg.machinery import status
+from berg.machinery.resources import resource
+from berg.machinery.status import Obj
+
+_GROUP = "flowcontrol.apiserver.k8s.io"
+MAX_SEATS = 10
+OBJECTS_PER_SEAT = 100.0
+
+Next = Callable[[Request], Awaitable[Response]]
+
+
+class FlowControl:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._schemas_of = resource(f"flowschemas.{_GROUP}")
+        self._levels_of = resource(f"prioritylevelconfigurations.{_GROUP}")
+        self.levels: dict[str, Level] = {}
+        self._schemas: list[Obj] = []
+        self._found: dict[tuple[Any, ...], tuple[Obj | None, Level | None]] = {}
+        self._stale = True
+        config = services.config
+        self._seats = config.max_requests_inflight + config.max_mutating_requests_inflight
+        self._wait_s = config.request_timeout_s / 4
+
+    def start(self) -> None:
+        for r in (self._schemas_of, self._levels_of):
+            self._services.registry(r).subscribe(self._changed)
+
+    def _changed(self, _: object) -> None:
+        self._stale = True
+
+    async def around(self, request: Request, next_: Next) -> Response:
+        """Raises TooManyRequests."""
+        info: RequestInfo = request.info
+        if info.long_running:
+            return await next_(request)
+        if self._stale:
+            self._compile()
+        user = request.user
+        assert user is not None
+        schema, level = self._classify(user, info)
+        if level is None or schema is None:
+            return await next_(request)
+        width = self._width(info) if info.verb == "list" else 1
+        if level.free:
+            level.start(width)
+        else:
+            try:
+                await level.wait(_flow(schema, user, info), width, self._wait_s)
+            except Rejected:
+                raise status.too_many_requests("too many requests, please try again later.", 1) from None
+        try:
+            response = await next_(request)
+        finally:
+            level.finish(width)
+        response.headers["X-Kubernetes-PF-FlowSchema-UID"] = schema["metadata"].get("uid", "")
+        response.headers["X-Kubernetes-PF-PriorityLevel-UID"] = level.uid
+        return response
+
+    def _width(self, info: RequestInfo) -> int:
+        registry = self._services.registries.get((info.api_group, info.resource))
+        if registry is None or registry.cacher is None:
+            return 1
+        return min(MAX_SEATS, max(1, math.ceil(len(registry.cacher) / OBJECTS_PER_SEAT)))  # type: ignore[arg-type]
+
+    # ---- which schema
+
+    def _compile(self) -> None:
+        self._stale = False
+        self._found.clear()
+        self._schemas = sorted(
+            self._services.list(self._schemas_of),
+            key=lambda s: (s["spec"].get("matchingPrecedence", 1000), s["metadata"]["name"]),
+        )
+        objs = self._services.list(self._levels_of)
+        shares = {o["metadata"]["name"]: _shares(o) for o in objs}
+        total = sum(shares.values()) or 1
+        for obj in objs:
+            name = obj["metadata"]["name"]
+            level = self.levels.setdefault(name, Level(name))
+            level.configure(obj, max(1, math.ceil(self._seats * shares[name] / total)))
+        for name in set(self.levels) - set(shares):
+            if not self.levels[name].waiting:
+                del self.levels[name]
+
+    def _classify(self, user: User, info: RequestInfo) -> tuple[Obj | None, Level | None]:
+        key = (user.name, user.groups, info.verb, info.api_group, info.resource, info.subresource, info.namespace)
+        if not info.is_resource:
+            key = (*key, info.path)  # type: ignore[assignment]
+        found = self._found.get(key)
+        if found is None:
+            schema = next((s for s in self._schemas if matches(s, user, info)), None)
+            level = self.levels.get(schema["spec"]["priorityLevelConfiguration"]["name"]) if schema else None
+            if len(self._found) > 10_000:
+                self._found.clear()
+            found = self._found[key] = (schema, level)
+        return found
+
+    # ---- telling
+
+    def gauges(self) -> dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, float]]]]]:
+        def each(read: Callable[[Level], float]) -> Callable[[], Iterator[tuple[str, float]]]:
+            def samples() -> Iterator[tuple[str, float]]:
+                for level in self.levels.values():
+                    yield f'{{priority_level="{level.name}"}}', read(level)
+
+            return samples
+
+        def rejections() -> Iterator[tuple[str, float]]:
+            for level in self.levels.values():
+                for reason, count in level.rejected.items():
+                    yield f'{{priority_level="{level.name}",reason="{reason}"}}', count
+
+        prefix = "apiserver_flowcontrol_"
+        return {
+            f"{prefix}nominal_limit_seats": ("gauge", "Seats of each level.", each(lambda v: v.limit)),
+            f"{prefix}current_executing_seats": ("gauge", "Seats taken now.", each(lambda v: v.executing)),
+            f"{prefix}current_inqueue_requests": ("gauge", "Requests waiting now.", each(lambda v: v.waiting)),
+            f"{prefix}dispatched_requests_total": ("counter", "Requests started.", each(lambda v: v.dispatched)),
+            f"{prefix}rejected_requests_total": ("counter", "Requests refused.", rejections),
+        }
+
+
+def _shares(level: Obj) -> int:
+    spec = level.get("spec") or {}
+    part = spec.get("limited") or spec.get("exempt") or {}
+    value = part.get("nominalConcurrencyShares")
+    return 30 if value is None and spec.get("type") == "Limited" else int(value or 0)
+
+
+def _flow(schema: Obj, user: User, info: RequestInfo) -> str:
+    method = (schema["spec"].get("distinguisherMethod") or {}).get("type")
+    name = schema["metadata"]["name"]
+    if method == "ByUser":
+        return f"{name}/{user.name}"
+    return f"{name}/{info.namespace}" if method == "ByNamespace" else str(name)
+
+
+def matches(schema: Obj, user: User, info: RequestInfo) -> bool:
+    return any(
+        any(_subject(s, user) for s in rule.get("subjects") or ()) and _rule(rule, info)
+        for rule in schema["spec"].get("rules") or ()
+    )
+
+
+def _subject(subject: Obj, user: User) -> bool:
+    match subject.get("kind"):
+        case "User":
+            return subject["user"]["name"] in ("*", user.name)
+        case "Group":
+            name = subject["group"]["name"]
+            return name == "*" or name in user.groups
+        case "ServiceAccount":
+            account = subject["serviceAccount"]
+            prefix = f"system:serviceaccount:{account['namespace']}:"
+            if not user.name.startswith(prefix):
+                return False
+            return account["name"] in ("*", user.name[len(prefix) :])
+    return False
+
+
+def _rule(rule: Obj, info: RequestInfo) -> bool:
+    if not info.is_resource:
+        return any(_in(r.get("verbs"), info.verb) and _path(r, info.path) for r in rule.get("nonResourceRules") or ())
+    return any(_resource(r, info) for r in rule.get("resourceRules") or ())
+
+
+def _resource(rule: Obj, info: RequestInfo) -> bool:
+    named = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    if not (
+        _in(rule.get("verbs"), info.verb)
+        and _in(rule.get("apiGroups"), info.api_group)
+        and _in(rule.get("resources"), named)
+    ):
+        return False
+    if not info.namespace:
+        return bool(rule.get("clusterScope"))
+    return _in(rule.get("namespaces"), info.namespace)
+
+
+def _in(values: list[str] | None, value: str) -> bool:
+    return values is not None and ("*" in values or value in values)
+
+
+def _path(rule: Obj, path: str) -> bool:
+    return any(
+        u in ("*", path) or (u.endswith("*") and path.startswith(u[:-1])) for u in rule.get("nonResourceURLs") or ()
+    )

@@ -1,0 +1,137 @@
+"""One priority level: so many seats, and queues for what finds none.
+
+A flow (say, one user's requests) is dealt a hand of queues and joins the shortest of them, so that one noisy flow
+fills only its own hand and others mostly meet it nowhere. The next request comes from the queue that has had the
+least service so far.
+
+Source: k8s.io/apiserver pkg/util/flowcontrol/fairqueuing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+
+from berg.machinery.status import Obj
+
+
+class Rejected(Exception):
+    """`reason`: queue-full, concurrency-limit or time-out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class _Queue:
+    waiting: deque[tuple[int, asyncio.Future[None]]] = field(default_factory=deque)
+    served: float = 0.0
+    """seats given to it so far, never behind what an idle queue would have"""
+
+
+class Level:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.uid = ""
+        self.exempt = False
+        self.limit = 1
+        self.hand_size = 1
+        self.queue_length = 0
+        self.executing = 0
+        self.waiting = 0
+        self.rejected: dict[str, int] = {}
+        self.dispatched = 0
+        self._queues: list[_Queue] = []
+        self._least = 0.0
+
+    def configure(self, obj: Obj, limit: int) -> None:
+        spec = obj.get("spec") or {}
+        self.uid = obj["metadata"].get("uid", "")
+        self.exempt = spec.get("type") == "Exempt"
+        self.limit = limit
+        response = (spec.get("limited") or {}).get("limitResponse") or {}
+        queuing = response.get("queuing") or {}
+        wanted = queuing.get("queues", 0) if response.get("type") == "Queue" else 0
+        self.hand_size = queuing.get("handSize", 1)
+        self.queue_length = queuing.get("queueLengthLimit", 50)
+        if len(self._queues) < wanted:
+            self._queues += [_Queue() for _ in range(wanted - len(self._queues))]
+        elif not self.waiting:
+            del self._queues[wanted:]
+        self._dispatch()
+
+    @property
+    def free(self) -> bool:
+        """A request may start without waiting, and does not overtake one that waits."""
+        return self.exempt or (self.executing < self.limit and not self.waiting)
+
+    def start(self, width: int) -> None:
+        self.executing += width
+        self.dispatched += 1
+
+    def finish(self, width: int) -> None:
+        self.executing -= width
+        if self.waiting:
+            self._dispatch()
+
+    async def wait(self, flow: str, width: int, timeout_s: float) -> None:
+        """Until it may start; its seats are taken then. Raises Rejected."""
+        if not self._queues:
+            raise self._reject("concurrency-limit")
+        queue = self._choose(flow)
+        if len(queue.waiting) >= self.queue_length:
+            raise self._reject("queue-full")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (width, turn)
+        if not queue.waiting:
+            queue.served = max(queue.served, self._least)
+        queue.waiting.append(entry)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                await turn
+        except BaseException as e:
+            if turn.done() and not turn.cancelled():
+                self.finish(width)  # its turn came just as it gave up
+            elif entry in queue.waiting:
+                queue.waiting.remove(entry)
+                self.waiting -= 1
+            if isinstance(e, TimeoutError):
+                raise self._reject("time-out") from None
+            raise
+
+    def _reject(self, reason: str) -> Rejected:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        return Rejected(reason)
+
+    def _choose(self, flow: str) -> _Queue:
+        return min(
+            (self._queues[i] for i in hand(flow, len(self._queues), self.hand_size)), key=lambda q: len(q.waiting)
+        )
+
+    def _dispatch(self) -> None:
+        while self.waiting and (self.executing < self.limit or self.exempt):
+            queue = min((q for q in self._queues if q.waiting), key=lambda q: q.served)
+            width, turn = queue.waiting.popleft()
+            self.waiting -= 1
+            if turn.done():
+                continue
+            self._least = queue.served
+            queue.served += width
+            self.start(width)
+            turn.set_result(None)
+
+
+def hand(flow: str, deck: int, size: int) -> list[int]:
+    """`size` different queues out of `deck`, the same for the same flow (shuffle sharding)."""
+    value = int.from_bytes(hashlib.sha256(flow.encode()).digest()[:8], "big")
+    cards: list[int] = []
+    for i in range(min(size, deck)):
+        value, card = divmod(value, deck - i)
+        for taken in sorted(cards):
+            card += card >= taken
+        cards.append(card)
+    return cards
