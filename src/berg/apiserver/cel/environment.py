@@ -55,6 +55,7 @@ class Expression:
     __slots__ = ("_escapes", "_program", "text", "variables")
 
     def __init__(self, text: str) -> None:
+
         self.text = text
         try:
             self._program = cel.compile(rewrite(text))
@@ -65,6 +66,7 @@ class Expression:
 
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
         """Raises EvaluationError."""
+
         values = {k: escape(v) if self._escapes else v for k, v in variables.items()}
         context = cel.Context(values, dict(_functions()))
         try:
