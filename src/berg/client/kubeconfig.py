@@ -81,6 +81,18 @@ class Endpoint:
             headers=headers,
             server_hostname=self.tls_server_name,
             proxy=self.proxy_url,
+            bare=lambda: self.anonymous().transport(),
+        )
+
+    def anonymous(self) -> Endpoint:
+        """The same server, as no one."""
+        return Endpoint(
+            self.server,
+            self.namespace,
+            ca_data=self.ca_data,
+            insecure=self.insecure,
+            tls_server_name=self.tls_server_name,
+            proxy_url=self.proxy_url,
         )
 
 

@@ -98,6 +98,7 @@ class HTTPTransport:
         connect_timeout_s: float = 30,
         server_hostname: str | None = None,
         proxy: str | None = None,
+        bare: Callable[[], HTTPTransport] | None = None,
     ) -> None:
         self.server = server.rstrip("/")
         self._tls = tls
@@ -107,6 +108,19 @@ class HTTPTransport:
         self._server_hostname = server_hostname
         self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
+        self._bare = bare
+
+    def without_credentials(self) -> HTTPTransport:
+        """Another transport to the same server that says nothing of who asks."""
+        if self._bare is not None:
+            return self._bare()
+        return HTTPTransport(
+            self.server,
+            tls=self._tls,
+            connect_timeout_s=self._connect_timeout_s,
+            server_hostname=self._server_hostname,
+            proxy=self._proxy,
+        )
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp

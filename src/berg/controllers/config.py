@@ -18,6 +18,9 @@ class Config:
     leader_elect_resource_name: str = "kube-controller-manager"
     leader_elect_resource_namespace: str = "kube-system"
 
+    use_service_account_credentials: bool = False
+    """each controller acts as a service account of its own"""
+
     cluster_name: str = "kubernetes"
     allocate_node_cidrs: bool | None = None
     """None: when there is a cluster_cidr"""

@@ -10,6 +10,7 @@ from berg.client.events import EventRecorder
 from berg.client.informer import Informer, InformerFactory, without_managed_fields
 from berg.client.rest import Client
 from berg.controllers.config import Config
+from berg.controllers.credentials import Credentials
 from berg.machinery import meta
 from berg.machinery.clock import Clock
 from berg.machinery.resources import Resource, resource
@@ -19,6 +20,8 @@ from berg.machinery.status import Obj
 class Context:
     def __init__(self, client: Client, config: Config, clock: Clock) -> None:
         self.client, self.config, self.clock = client, config, clock
+        """`client` is that of the controller being made; informers read as the manager"""
+        self.credentials = Credentials(client, enabled=config.use_service_account_credentials)
         self.informers = InformerFactory(client, clock, transform=without_managed_fields)
         self.asked: list[Informer] = []
         """informers asked for since the manager last looked: what one controller needs"""
@@ -33,11 +36,11 @@ class Context:
 
     def recorder(self, component: str) -> EventRecorder:
         if component not in self._recorders:
-            self._recorders[component] = EventRecorder(self.client, component, clock=self.clock)
+            self._recorders[component] = EventRecorder(self.informers.client, component, clock=self.clock)
         return self._recorders[component]
 
     async def discover(self) -> Discovered:
-        return await discover(self.client)
+        return await discover(self.informers.client)
 
     async def scalable(self, api_version: str, kind: str) -> Resource | None:
         """The resource of `kind`, if it has the scale subresource. What is found is kept."""
@@ -55,6 +58,7 @@ class Context:
         for recorder in self._recorders.values():
             await recorder.stop()
         await self.informers.stop()
+        await self.credentials.close()
 
 
 class APIController(Controller):

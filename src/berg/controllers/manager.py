@@ -37,6 +37,7 @@ CONTROLLERS: dict[str, str] = {
     "serviceaccount-controller": "serviceaccount:ServiceAccountController",
     "garbage-collector-controller": "garbagecollector:GarbageCollector",
     "horizontal-pod-autoscaler-controller": "hpa:HorizontalPodAutoscalerController",
+    "resourceclaim-controller": "resourceclaim:ResourceClaimController",
     "disruption-controller": "disruption:DisruptionController",
     "resourcequota-controller": "resourcequota:ResourceQuotaController",
     "clusterrole-aggregation-controller": "clusterrole:ClusterRoleAggregationController",
@@ -141,8 +142,9 @@ class ControllerManager:
         for name in self.names:
             module, _, cls = CONTROLLERS[name].partition(":")
             ctx.asked = needs[name] = []
+            ctx.client = ctx.credentials.client(name)
             self.controllers[name] = getattr(import_module(f"berg.controllers.{module}"), cls)(ctx)
-        ctx.asked = []
+        ctx.asked, ctx.client = [], self.client
         ctx.informers.start_new()
         # Each starts when what it reads is there: one resource that cannot be watched holds up only its own.
         self._starting = [asyncio.ensure_future(self._start_one(name, needs[name])) for name in self.names]
