@@ -23,6 +23,7 @@ from typing import Any
 
 from berg.machinery import quantity
 from berg.machinery.clock import parse_rfc3339, rfc3339, rfc3339_micro
+from berg.machinery.codec.json import clone
 from berg.machinery.status import Obj
 from berg.machinery.typedef import Field, TypeDef
 
@@ -43,9 +44,7 @@ def decode(type_: TypeDef, obj: Obj) -> list[str]:
 
 def validate_types(type_: TypeDef, obj: Obj) -> list[str]:
     """The messages of strict decoding (`unknown field "spec.foo"`); raises WrongType. Changes nothing."""
-    import copy
-
-    return [f'unknown field "{path}"' for path in decode(type_, copy.deepcopy(obj))]
+    return [f'unknown field "{path}"' for path in decode(type_, clone(obj))]
 
 
 class _Where:

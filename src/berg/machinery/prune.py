@@ -6,9 +6,9 @@ Both work in place. Source: k8s.io/apiextensions-apiserver pkg/apiserver/schema/
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
+from berg.machinery.codec.json import clone
 from berg.machinery.status import Obj
 from berg.machinery.typedef import Field, TypeDef
 
@@ -57,7 +57,7 @@ def default(type_: TypeDef, obj: Obj) -> None:
     fields = type_.fields
     for name, field in fields.items():
         if field.default is not None and (name not in obj or (obj[name] is None and not field.nullable)):
-            obj[name] = copy.deepcopy(field.default)
+            obj[name] = clone(field.default)
     for name, value in obj.items():
         field_ = fields.get(name)
         if field_ is not None and (value.__class__ is dict or value.__class__ is list):
@@ -74,7 +74,7 @@ def _default_value(field: Field, value: Any) -> None:
     pairs = value.items() if value.__class__ is dict else enumerate(value)
     for key, inner in list(pairs):
         if inner is None and not item.nullable and item.default is not None:
-            value[key] = inner = copy.deepcopy(item.default)
+            value[key] = inner = clone(item.default)
         if inner.__class__ is dict or inner.__class__ is list:
             _default_value(item, inner)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -178,5 +179,6 @@ def test_deep_patches_are_no_crash() -> None:
         deep = {"a": deep}
     assert POD
     merge_patch.apply({}, deep)
-    strategic.apply(pod(), {"metadata": deep}, POD)
+    with pytest.raises(ApiError, match="exceeded max depth"):
+        strategic.apply(pod(), {"metadata": deep}, POD)
     comparing.compare(POD, {}, {"metadata": deep})

@@ -12,7 +12,6 @@ Source: KEP-555; k8s.io/apimachinery pkg/util/managedfields, sigs.k8s.io/structu
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
@@ -403,7 +402,7 @@ def _refresh_last_applied(merged: Obj, applied: Obj) -> Obj:
     annotations = metadata.get("annotations") or {}
     if not annotations.get(LAST_APPLIED):
         return merged
-    config = copy.deepcopy(applied)
+    config = json.clone(applied)
     own = (config.get("metadata") or {}).get("annotations") or {}
     own.pop(LAST_APPLIED, None)
     fresh = {**annotations, LAST_APPLIED: json.dumps(config).decode() + "\n"}

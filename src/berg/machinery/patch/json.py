@@ -6,7 +6,6 @@ Source: RFC 6902, RFC 6901; evanphx/json-patch v4.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +35,7 @@ def apply(doc: Any, patch: Any) -> Any:
             "Request entity too large: "
             f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}",
         )
-    root = [copy.deepcopy(doc)]  # the document in a box, so that the whole of it can be replaced
+    root = [codec.clone(doc)]  # the document in a box, so that the whole of it can be replaced
     copied = 0
     try:
         for op in patch:
@@ -123,7 +122,7 @@ def _drop(container: Any, key: str) -> None:
 
 
 def _value(op: dict[str, Any]) -> Any:
-    return copy.deepcopy(op.get("value"))
+    return codec.clone(op.get("value"))
 
 
 def _add(root: list[Any], op: dict[str, Any]) -> None:
@@ -218,7 +217,7 @@ def _copy(root: list[Any], op: dict[str, Any]) -> int:
     if container is None:
         raise Unprocessable(f"copy operation does not apply: doc is missing from path: {source}: missing value")
     try:
-        value = copy.deepcopy(_get(container, key))
+        value = codec.clone(_get(container, key))
     except _Fault as e:
         raise Unprocessable(f"error in copy for from: '{source}': {e}") from None
     target, key = _find(root, path)

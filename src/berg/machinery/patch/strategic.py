@@ -13,9 +13,9 @@ preserve-order-in-strategic-merge-patch.md.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
+from berg.machinery.codec.json import SyntaxFault, clone
 from berg.machinery.patch.fault import Unprocessable, malformed, unexpected
 from berg.machinery.status import Obj
 from berg.machinery.typedef import Field, TypeDef
@@ -30,7 +30,11 @@ def apply(doc: Obj, patch: Any, type_: TypeDef) -> Obj:
     """`doc` with `patch`. Shares unchanged parts with `doc`; neither argument is changed. Raises ApiError."""
     if not isinstance(patch, dict):
         raise malformed("invalid JSON document")
-    return _map(doc, copy.deepcopy(patch), type_)
+    try:
+        own = clone(patch)
+    except SyntaxFault as e:
+        raise malformed(str(e)) from None
+    return _map(doc, own, type_)
 
 
 def _field(type_: TypeDef | Field | None, key: str) -> Field | None:
