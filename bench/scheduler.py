@@ -174,7 +174,6 @@ async def run(name: str, w: Workload, nodes: int, scale: float) -> float:
         nodes=0,
         controllers=False,
         https=False,
-        api={"disable_admission_plugins": ["ServiceAccount", "TaintNodesByCondition"]},
     ) as cluster:
         client = cluster.client
         for namespace in ("sched-0", "sched-1"):

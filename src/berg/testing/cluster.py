@@ -92,6 +92,11 @@ class Cluster:
             parts.append(self.nodes)
         self._started += parts
         await asyncio.gather(*(p.start() for p in parts))
+        if self._gives_accounts:  # no pod is let in before its service account is there
+            await self.until("serviceaccounts", "default", lambda _: True)
+        if self._judges_nodes and self.nodes is not None:  # they are born tainted as not ready
+            for name in self.nodes.nodes:
+                await self.until("nodes", name, _no_longer_new)
 
     async def stop(self) -> None:
         for part in reversed(self._started):
@@ -114,6 +119,14 @@ class Cluster:
         user = User(name, groups=(*groups, "system:authenticated"))
         return Client(MemoryTransport(self.server.handle, user), user_agent=name)
 
+    @property
+    def _gives_accounts(self) -> bool:
+        return bool({"*", "serviceaccount-controller"} & set(self._controllers))
+
+    @property
+    def _judges_nodes(self) -> bool:
+        return bool({"*", "node-lifecycle-controller"} & set(self._controllers))
+
     # Parts
 
     async def _start_api(self) -> None:
@@ -131,6 +144,11 @@ class Cluster:
             clock=self.clock,
             **{**files, **self._api},
         )
+        # what waits for a controller that does not run would wait for ever
+        if not self._gives_accounts:
+            config.disable_admission_plugins = [*config.disable_admission_plugins, "ServiceAccount"]
+        if not self._judges_nodes:
+            config.disable_admission_plugins = [*config.disable_admission_plugins, "TaintNodesByCondition"]
         self.server = APIServer(config)
         self._started.append(self.server)
         await self.server.start()
@@ -218,3 +236,8 @@ class Cluster:
             while not (found := await check()):  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.01)
             return found
+
+
+def _no_longer_new(node: Obj) -> bool:
+    taints = (node.get("spec") or {}).get("taints") or ()
+    return not any(t["key"] == "node.kubernetes.io/not-ready" for t in taints)
