@@ -25,7 +25,7 @@ from berg.machinery import quantity
 from berg.machinery.clock import parse_rfc3339, rfc3339, rfc3339_micro
 from berg.machinery.codec.json import clone
 from berg.machinery.status import Obj
-from berg.machinery.typedef import Field, TypeDef
+from berg.machinery.typedef import Field, TypeDef, type_at
 
 _INT32, _INT64 = 2**31, 2**63
 _MAX_UNKNOWN = 100
@@ -56,7 +56,14 @@ class _Where:
         self.up, self.struct, self.name = up, struct, name
 
     def names(self) -> str:
-        return f"{self.up.names()}.{self.name}" if self.up else self.name
+        """The path as Go's decoder keeps it: embedded structs have a place in it, list indexes have none."""
+        own = self.name
+        for _, row in self.struct.inlines:
+            embedded = type_at(row)
+            if own in embedded.fields and self.struct.fields[own].number == 0:
+                own = f"{embedded.short}.{own}"
+                break
+        return f"{self.up.names()}.{own}" if self.up else own
 
 
 def _wrong(value: Any, field: Field, where: _Where | None, go: str = "") -> WrongType:

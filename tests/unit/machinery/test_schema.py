@@ -84,6 +84,11 @@ def test_fields_know_what_they_are() -> None:
             "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers "
             "of type []v1.Container",
         ),
+        (
+            {"template": {"spec": {"volumes": [{"name": "v", "configMap": "x"}]}}},
+            "json: cannot unmarshal string into Go struct field "
+            "Volume.spec.template.spec.volumes.VolumeSource.configMap of type v1.ConfigMapVolumeSource",
+        ),
         ([], "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
         (
             {"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "1x"}}}]}}},
