@@ -9,6 +9,7 @@ Every refusal on the way is an ApiError and leaves as a Status in the encoding t
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -58,13 +59,10 @@ class Chain:
         except Exception as e:
             log.exception("%s %s", request.method, request.path)
             response = negotiation.error_response(request, status.internal_error(str(e) or type(e).__name__))
-        headers = response.headers
         if request.attributes:
             _add_warnings(request, response)
-            if "audit_id" in request.attributes:
-                headers["Audit-Id"] = request.attributes["audit_id"]
-        if not headers:
-            response.headers = headers = {}
+        headers = response.headers
+        headers["Audit-Id"] = request.attributes.get("audit_id") or str(uuid.uuid4())
         headers.setdefault("Cache-Control", "no-cache, private")
         if metrics is not None:
             metrics.end(request, info, response, started)

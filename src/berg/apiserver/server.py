@@ -13,6 +13,8 @@ from typing import Any
 from berg.apiserver import identity
 from berg.apiserver.aggregation.aggregator import Aggregator
 from berg.apiserver.aggregation.local import LocalServices
+from berg.apiserver.audit.policy import Policy
+from berg.apiserver.audit.recorder import Recorder
 from berg.apiserver.auth import authentication, authorization, escalation
 from berg.apiserver.auth.escalation import EscalationCheck
 from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer
@@ -155,6 +157,10 @@ class APIServer:
         self.metrics = self.chain.metrics = Metrics()
         self.paths.answers["/metrics"] = self.metrics.handle
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
+        if config.audit_policy_file:
+            recorder = self.chain.audit = Recorder(services, Policy.read(config.audit_policy_file))
+            self.metrics.gauges.update(recorder.gauges())
+            self.spawn(recorder.run())
         if config.enable_priority_and_fairness:
             flow_control = self.chain.flow_control = FlowControl(services)
             flow_control.start()

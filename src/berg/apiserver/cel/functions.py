@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import cel
 
+from berg.apiserver.cel import authorizer
 from berg.machinery import names, quantity
 
 Value = dict[str, Any]
@@ -331,5 +332,6 @@ def all_functions() -> dict[str, Callable[..., Any]]:
         "patch": lambda v: _order(v)[2],
         "optSelect": _opt_select,
         "optIndex": _opt_index,
+        **authorizer.functions(),
         **formats,
     }
