@@ -109,6 +109,11 @@ class EmbeddedStore:
 
     # -- life
 
+    def preload(self, kvs: Sequence[KeyValue], revision: int) -> None:
+        """Before `start`, of a store in memory: begins with these keys at this revision, without their history."""
+        self.index.load({kv.key: kv for kv in kvs})
+        self.index.revision = self.index.compact_revision = revision
+
     async def start(self) -> None:
         """Raises Corrupt, Unavailable (in use by another process)."""
         self._loop = asyncio.get_running_loop()
