@@ -52,6 +52,10 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("DefaultIngressClass", "default_ingress_class"),
     Entry("DenyServiceExternalIPs", "service_external_ips", False),
     Entry("PodTopologyLabels", "pod_topology_labels"),
+    Entry("MutatingAdmissionPolicy", "policy.mutating"),
+    Entry("MutatingAdmissionWebhook", "webhook.mutating"),
+    Entry("ValidatingAdmissionPolicy", "policy.validating"),
+    Entry("ValidatingAdmissionWebhook", "webhook.validating"),
     Entry("ResourceQuota", "quota.plugin"),
     Entry("AlwaysDeny", "always", False),
 )
@@ -94,6 +98,11 @@ class AdmissionChain:
         for plugin in found:
             if plugin.handles(a):
                 await plugin.admit(a)
+        if a.rounds is not None and a.rounds.wanted:
+            a.rounds.second = True
+            for plugin in found:
+                if plugin.handles(a):
+                    await plugin.admit(a)
 
     async def run_validating(self, a: Attributes) -> None:
         """Raises ApiError at the first refusal."""

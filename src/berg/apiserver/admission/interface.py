@@ -6,6 +6,7 @@ A plugin is one small module with one class; `admission/chain.py` lists them. Re
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +16,29 @@ from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Mutating plugins run once, and once more when a webhook or a policy has changed something after others ran.
+
+    A hook is called by (plugin, whatever the plugin calls it by). In the second round only those run that may be
+    reinvoked and that ran before the change.
+    """
+
+    second: bool = False
+    wanted: bool = False
+    ran: set[Hashable] = field(default_factory=set)
+    due: set[Hashable] = field(default_factory=set)
+    left: dict[str, Obj] = field(default_factory=dict)
+    """plugin → the object as it left it"""
+
+    def changed(self, plugin: str) -> None:
+        """`plugin` changed the object: whoever ran before and may run again shall."""
+        self.wanted = True
+        again = {k for k in self.ran if isinstance(k, tuple) and k[0] == plugin}
+        self.due |= again
+        self.ran -= again
 
 
 @dataclass(slots=True)
@@ -37,6 +61,8 @@ class Attributes:
     """(group, version, kind) of `obj` where a subresource is read as another kind (Scale, Eviction, Binding)"""
     requested: Resource | None = None
     """the resource in the version the client asked for, where that is not `resource`'s"""
+    rounds: Rounds | None = None
+    """made by the first plugin that may want the mutating plugins run once more"""
 
 
 class Api(Protocol):

@@ -1,10 +1,11 @@
 import pytest
+
+import berg.apiserver.kinds  # noqa: F401
 from berg.apiserver.admission.chain import AdmissionChain, UnknownPlugin
 from berg.apiserver.admission.interface import DELETE, UPDATE
 from berg.apiserver.http.message import User
 from berg.machinery.status import ApiError
 
-import berg.apiserver.kinds  # noqa: F401
 from .fakes import FakeApi, attributes, namespace, pod
 
 ACCOUNT = ("serviceaccounts", {"metadata": {"name": "default", "namespace": "ns"}, "imagePullSecrets": [{"name": "p"}]})

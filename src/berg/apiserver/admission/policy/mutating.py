@@ -1,0 +1,109 @@
+"""MutatingAdmissionPolicy: policies one after the other, each seeing what those before it have changed.
+
+Source: k8s.io/apiserver pkg/admission/plugin/policy/mutating.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from berg.apiserver.admission import conditions, sight
+from berg.apiserver.admission.conditions import Fault
+from berg.apiserver.admission.interface import Attributes, Plugin, Rounds
+from berg.apiserver.admission.policy.invocations import Invocation, Misconfigured, fails_open, find
+from berg.apiserver.admission.policy.patches import mutated
+from berg.apiserver.admission.policy.scope import scope_of
+from berg.apiserver.admission.refusal import forbidden
+from berg.apiserver.admission.sight import Sight
+from berg.machinery import schema
+from berg.machinery.resources import Resource, resource
+from berg.machinery.status import ApiError
+from berg.machinery.typedef import TypeDef
+
+_POLICIES = resource("mutatingadmissionpolicies.admissionregistration.k8s.io")
+_BINDINGS = resource("mutatingadmissionpolicybindings.admissionregistration.k8s.io")
+
+
+class MutatingAdmissionPolicy(Plugin):
+    name = "MutatingAdmissionPolicy"
+    mutating = True
+    subresources = None
+
+    def handles(self, a: Attributes) -> bool:
+        return not sight.is_configuration(a) and not sight.is_review(a)
+
+    async def admit(self, a: Attributes) -> None:
+        found = list(find(self.api, a, _POLICIES, _BINDINGS))
+        if not found:
+            return
+        rounds = a.rounds = a.rounds or Rounds()
+        if rounds.second and a.obj is not None and a.obj != rounds.left.get(self.name, a.obj):
+            rounds.changed(self.name)
+        faults: list[str] = []
+        seen = Sight(self.api, a)
+        for one in found:
+            if isinstance(one, Misconfigured):
+                if not fails_open(one.policy):
+                    faults.append(_told(one.policy["metadata"]["name"], one.binding, one.why))
+                continue
+            faults += await self._invoke(a, one, seen, rounds)
+        if a.obj is not None:
+            rounds.left[self.name] = orjson.loads(orjson.dumps(a.obj))
+        if faults:
+            raise _refusal(a, faults)
+
+    async def _invoke(self, a: Attributes, invocation: Invocation, seen: Sight, rounds: Rounds) -> list[str]:
+        policy = invocation.policy
+        spec, name = policy["spec"], policy["metadata"]["name"]
+        open_ = fails_open(policy)
+        key = (self.name, invocation.key)
+        try:
+            scope = await scope_of(self.api, a, invocation, seen)
+            if not conditions.hold(spec.get("matchConditions") or (), scope, ignore=open_):
+                return []
+        except Fault as e:
+            return [_told(name, invocation.binding, str(e))]
+        if rounds.second and key not in rounds.due:
+            return []
+        faults: list[str] = []
+        if a.obj is not None:
+            before = orjson.loads(orjson.dumps(a.obj))
+            for mutation in spec.get("mutations") or ():
+                scope = await scope_of(self.api, a, invocation, seen)
+                obj, _ = await seen.objects(invocation.resource)
+                assert obj is not None
+                try:
+                    changed = mutated(mutation, scope, obj, self._type_of(invocation.resource))
+                except Fault as e:
+                    if not open_:
+                        faults.append(_told(name, invocation.binding, str(e)))
+                    continue
+                await seen.take(orjson.loads(orjson.dumps(changed)), invocation.resource)
+            if before != a.obj:
+                rounds.changed(self.name)
+        if spec.get("reinvocationPolicy") == "IfNeeded":
+            rounds.ran.add(key)
+        return faults
+
+    def _type_of(self, r: Resource) -> TypeDef | None:
+        registry = getattr(self.api, "registries", {}).get((r.group, r.plural))
+        if registry is not None:
+            found: TypeDef | None = registry.type_of(r)
+            return found
+        return schema.type_of(r.group, r.version, r.kind)
+
+
+def _told(policy: str, binding: dict[str, object] | None, why: str) -> str:
+    if binding is None:
+        return f'policy "{policy}" denied request: {why}'
+    meta = binding["metadata"]
+    assert isinstance(meta, dict)
+    return f"policy '{policy}' with binding '{meta['name']}' denied request: {why}"
+
+
+def _refusal(a: Attributes, faults: list[str]) -> ApiError:
+    error = forbidden(a, "")
+    error.message = faults[0]
+    error.reason = "Invalid"
+    error.details = {**(error.details or {}), "causes": [{"message": f} for f in faults]}
+    return error
