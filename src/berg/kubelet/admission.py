@@ -91,7 +91,12 @@ def _matches(pod: Obj, node: Obj) -> bool:
     )
     if required is None:
         return True
-    fields = {"metadata.name": node["metadata"]["name"]}
+    return matches_terms(required, node)
+
+
+def matches_terms(required: Obj, node: Obj) -> bool:
+    """A NodeSelector: any of its terms, all of a term's requirements."""
+    labels, fields = node["metadata"].get("labels") or {}, {"metadata.name": node["metadata"]["name"]}
     return any(
         (t.get("matchExpressions") or t.get("matchFields"))
         and all(_expression(e, labels) for e in t.get("matchExpressions") or ())

@@ -105,9 +105,11 @@ class EvictionManager:
         usage: Callable[[], Awaitable[dict[str, Usage]]],
         reclaim: Callable[[str], Awaitable[None]],
         evict: Callable[[Obj, int, str, Obj | None], bool],
+        over_limit: Callable[[], Awaitable[list[tuple[Obj, str]]]],
         changed: Callable[[], None],
     ) -> None:
-        """`evict`: (pod, grace period, message, DisruptionTarget condition) → whether it was begun."""
+        """`evict`: (pod, grace period, message, DisruptionTarget condition) → whether it was begun.
+        `over_limit`: pods that use more disk than they may, and what is said of them."""
         self._config = config
         self._clock = clock
         self._thresholds = thresholds(config)
@@ -117,6 +119,7 @@ class EvictionManager:
         self._reclaim = reclaim
         self._evict = evict
         self._changed = changed
+        self._over_limit = over_limit
         self._first_met: dict[Threshold, float] = {}
         self._last_met: dict[str, float] = {}  # condition → when it was last met
         self._conditions: set[str] = set()
@@ -159,6 +162,9 @@ class EvictionManager:
 
     async def synchronize(self) -> Obj | None:
         """One look; the pod that is being evicted, if any."""
+        for pod, message in await self._over_limit():
+            if self._evict(pod, 0, message, None):
+                return pod
         observed, now = await self._signals(), self._clock.monotonic()
         met = [t for t in self._thresholds if t.signal in observed and self._is_met(t, observed[t.signal])]
         self._first_met = {t: self._first_met.get(t, now) for t in met}

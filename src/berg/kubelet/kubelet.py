@@ -40,9 +40,11 @@ from berg.kubelet.runtime_state import RuntimeState
 from berg.kubelet.sources import Changes, FileSource, PodSet
 from berg.kubelet.status_manager import StatusManager
 from berg.kubelet.syncer import Parts, PodSyncer
-from berg.kubelet.volumes.content import Context, VolumeError
+from berg.kubelet.volumes.content import Context
 from berg.kubelet.volumes.manager import Hooks, VolumeManager
+from berg.kubelet.volumes.persistent import NFSVolumes, PersistentVolumes
 from berg.kubelet.volumes.tokens import TokenManager
+from berg.kubelet.volumes.trust import TrustBundles
 from berg.kubelet.workers import Kill, PodWorkers
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.resources import resource
@@ -108,6 +110,8 @@ class Kubelet:
                 cgroup_v2=self.cgroups.v2,
             ),
         )
+        claims = PersistentVolumes(client, lambda: self.node.node)
+        self.trust = TrustBundles(self.informers, self._trust_changed)
         self.volumes = VolumeManager(
             config,
             self.clock,
@@ -117,7 +121,7 @@ class Kubelet:
                 next_renewal=self.tokens.next_renewal,
                 memory_allocatable=self.node.memory_allocatable(),
             ),
-            {},
+            {"persistentVolumeClaim": claims, "ephemeral": claims, "nfs": NFSVolumes()},
         )
         self.statuses = StatusManager(client, self.clock)
         self.syncer = PodSyncer(
@@ -151,6 +155,7 @@ class Kubelet:
             usage=lambda: node_pressure.usage(runtime, config, self._active_pods()),
             reclaim=self._reclaim,
             evict=self._evict,
+            over_limit=lambda: node_pressure.over_limit(runtime, config, self._active_pods()),
             changed=self.node.poke,
         )
         self.log_rotation = LogRotation(runtime, self.clock, config)
@@ -393,6 +398,7 @@ class Kubelet:
 
     def _runtime_changed(self, uid: str) -> None:
         if self.workers.get(uid) is not None:
+            self.syncer.runtime_changed(uid)
             self.workers.wake(uid)
         elif uid in self.syncer.in_runtime or uid in self.pleg.known:
             self.syncer.in_runtime.add(uid)
@@ -473,10 +479,15 @@ class Kubelet:
     def _volume_context(self, pod: Obj) -> Context:
         status = self.statuses.get(p.uid(pod)) or pod.get("status") or {}
         ips = [x["ip"] for x in status.get("podIPs") or ()]
-        return Context(pod, self.objects, self.tokens.get, self._trust_bundle, self.pod_facts(ips))
+        return Context(pod, self.objects, self.tokens.get, self.trust.pem, self.pod_facts(ips))
 
-    async def _trust_bundle(self, source: Obj) -> str:
-        raise VolumeError("clusterTrustBundle sources are not supported by this node")
+    def _trust_changed(self) -> None:
+        for uid, pod in self.pods.pods.items():
+            sources = [
+                s for v in pod["spec"].get("volumes") or () for s in (v.get("projected") or {}).get("sources") or ()
+            ]
+            if any(s.get("clusterTrustBundle") for s in sources):
+                self._objects_changed({uid})
 
     async def _runtime_handler(self, pod: Obj) -> str:
         name = pod["spec"].get("runtimeClassName")

@@ -79,8 +79,6 @@ class Surroundings:
     cgroup_v2: bool = False
     pod_limits: Callable[[Obj, bool], None] = lambda pod, widen: None
     """Sets the limits of the pod's cgroup; with True only where they become wider. Raises OSError."""
-    on_sandbox: Callable[[Obj], None] = lambda pod: None
-    """Called when a pod got its sandbox and network."""
 
 
 @dataclass(slots=True)
@@ -231,7 +229,6 @@ class RuntimeManager:
             self.event(pod, "Warning", "FailedPodSandBoxStatus", f"Unable to get pod sandbox status: {e}")
             raise SyncError(str(e)) from e
         run.ips = sandbox_status(found.status).ips
-        self.around.on_sandbox(pod)
 
     async def _start(self, run: _Sync, actions: act.PodActions) -> None:
         for i in actions.ephemeral:

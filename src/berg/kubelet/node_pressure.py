@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from berg.kubelet import pod as p
 from berg.kubelet.config import KubeletConfig
 from berg.kubelet.eviction import Signal, Usage
 from berg.kubelet.image_gc import ImageGC
+from berg.machinery import quantity
 from berg.machinery.status import Obj
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRI, CRIError
@@ -44,9 +46,9 @@ async def usage(cri: CRI, config: KubeletConfig, pods: Iterable[Obj]) -> dict[st
         uid = s.attributes.labels.get(p.LABEL_POD_UID, "")
         memory[uid] = memory.get(uid, 0) + s.memory.working_set_bytes.value
         disk[uid] = disk.get(uid, 0) + s.writable_layer.used_bytes.value
-    return {
-        p.uid(pod): Usage(memory.get(p.uid(pod), 0), disk.get(p.uid(pod), 0) + local_bytes(config, pod)) for pod in pods
-    }
+    pods = list(pods)
+    local = await asyncio.to_thread(lambda: {p.uid(pod): local_bytes(config, pod) for pod in pods})
+    return {uid: Usage(memory.get(uid, 0), disk.get(uid, 0) + n) for uid, n in local.items()}
 
 
 def local_bytes(config: KubeletConfig, pod: Obj) -> int:
@@ -83,3 +85,37 @@ def _device(path: str) -> int:
         return os.lstat(path).st_dev
     except OSError:
         return -1
+
+
+async def over_limit(cri: CRI, config: KubeletConfig, pods: list[Obj]) -> list[tuple[Obj, str]]:
+    """Pods whose emptyDirs or containers are larger than they may be. Only those with limits are measured."""
+    found: list[tuple[Obj, str]] = []
+    limited = []
+    for pod in pods:
+        if (message := await _large_empty_dir(config, pod)) is not None:
+            found.append((pod, message))
+        elif any(_storage_limit(c) for c in p.containers(pod)):
+            limited.append(pod)
+    if limited:
+        used = await usage(cri, config, limited)
+        for pod in limited:
+            limits = [_storage_limit(c) for c in p.containers(pod)]
+            if all(limits) and used[p.uid(pod)].disk > sum(limits):
+                total = quantity.from_value(sum(limits), "BinarySI")
+                found.append(
+                    (pod, f"Pod ephemeral local storage usage exceeds the total limit of containers {total}. ")
+                )
+    return found
+
+
+def _storage_limit(c: Obj) -> int:
+    return quantity.value(((c.get("resources") or {}).get("limits") or {}).get("ephemeral-storage", "0"))
+
+
+async def _large_empty_dir(config: KubeletConfig, pod: Obj) -> str | None:
+    root = config.pod_dir(p.uid(pod)) / "volumes" / "kubernetes.io~empty-dir"
+    for v in pod["spec"].get("volumes") or ():
+        limit = (v.get("emptyDir") or {}).get("sizeLimit")
+        if limit and await asyncio.to_thread(tree_bytes, root / v["name"]) > quantity.value(limit) > 0:
+            return f'Usage of EmptyDir volume "{v["name"]}" exceeds the limit "{limit}". '
+    return None

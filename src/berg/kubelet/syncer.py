@@ -35,6 +35,7 @@ from berg.runtime.cri import CRI, CRIError
 log = logging.getLogger(__name__)
 
 NETWORK_NOT_READY = "network is not ready"
+TELL_AFTER_S = 0.3
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class PodSyncer:
         self.conditions: Callable[[Obj], list[Obj]] = lambda pod: []
         self.wake: Callable[[str], None] = lambda uid: None
         self._timers: dict[str, asyncio.Task[None]] = {}
+        self._changed: dict[str, asyncio.Event] = {}
 
     # -- syncing
 
@@ -96,9 +98,11 @@ class PodSyncer:
         parts.probes.add_pod(pod)
         self.in_runtime.add(uid)
         changed = True
+        telling = asyncio.ensure_future(self._keep_telling(pod))
         try:
             changed = await parts.runtime.sync_pod(pod, runtime, volumes, secrets)
         finally:
+            telling.cancel()
             if changed:
                 runtime = await self._runtime(uid)
                 in_force = not parts.runtime.resizing(pod, runtime)
@@ -106,6 +110,23 @@ class PodSyncer:
                 self._say(pod, runtime)
         await gc.prune(parts.cri, runtime, parts.config)
         return False
+
+    async def _keep_telling(self, pod: Obj) -> None:
+        """While a sync takes long (an image is pulled, a hook runs), what happens meanwhile is said all the same."""
+        uid = p.uid(pod)
+        changed = self._changed.setdefault(uid, asyncio.Event())
+        await self.parts.clock.sleep(TELL_AFTER_S)
+        while True:
+            changed.clear()
+            try:
+                self._say(pod, await self._runtime(uid))
+            except CRIError as e:
+                log.info("status of %s: %s", p.show(pod), e)
+            await changed.wait()
+
+    def runtime_changed(self, uid: str) -> None:
+        if uid in self._changed:
+            self._changed[uid].set()
 
     async def _runtime(self, uid: str) -> PodStatus:
         if uid not in self.in_runtime:
@@ -256,6 +277,7 @@ class PodSyncer:
         parts.cgroups.remove(uid)
         await gc.remove_pod_logs(parts.config, uid)
         parts.runtime.forget(uid)
+        self._changed.pop(uid, None)
 
     async def stop(self) -> None:
         for timer in self._timers.values():

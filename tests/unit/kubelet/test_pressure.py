@@ -41,6 +41,7 @@ class Evictions:
             self.usages,
             self.reclaim,
             self.evict,
+            self.over_limit,
             self.change,
         )
 
@@ -58,6 +59,9 @@ class Evictions:
     def evict(self, one, grace, message, condition):
         self.evicted.append((one["metadata"]["name"], grace, message))
         return True
+
+    async def over_limit(self):
+        return []
 
     def change(self):
         self.changes += 1
