@@ -1,4 +1,5 @@
-"""Builds the schema bundle: `src/berg/machinery/data/types.json` and `resources.json`.
+"""Builds the schema bundle: `src/berg/machinery/data/types.json`, `types_old.json` and
+`resources.json`.
 
     python tools/build_schema.py --facts DIR [--go DIR]
 
@@ -37,6 +38,7 @@ WIRE = {
     EXTENSIONS + "JSONSchemaPropsOrBool": "schemaorbool",
     EXTENSIONS + "JSONSchemaPropsOrStringArray": "schemaorstrings",
 }
+WIRE |= {n.replace(".v1.", ".v1beta1."): w for n, w in WIRE.items() if n.startswith(EXTENSIONS)}
 SCALARS = {
     ("string", None): "string",
     ("string", "byte"): "bytes",
@@ -52,6 +54,11 @@ EXTRA_PACKAGES = (  # messages that no path of the OpenAPI document mentions, bu
     "io.k8s.api.core.v1.",
     META,
     "io.k8s.metrics.pkg.apis.",
+)
+OLD_IGNORED = (
+    "io.k8s.apimachinery.pkg.",
+    "io.k8s.api.imagepolicy.",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.",
 )
 DEFAULTS = {  # declared with the type; upstream's key fields of list maps depend on some of them
     "core.v1.AzureDiskVolumeSource": {"cachingMode": "ReadWrite", "fsType": "ext4", "kind": "Shared"},
@@ -191,7 +198,17 @@ class Types:
         }
         self.names += sorted(embedded - set(self.names) - set(WIRE))
         self.names.sort()
-        self.index = {n: i for i, n in enumerate(self.names)}
+        self.old = sorted(
+            n
+            for p in protobuf
+            if (n := openapi_name(p)) not in self.names
+            and n not in WIRE
+            and not n.startswith(META)
+            and not self.wrapped(p)
+            and not n.startswith(OLD_IGNORED)
+        )
+        """types of versions that are not served any more: objects in old snapshots have them"""
+        self.index = {n: i for i, n in enumerate(self.names + self.old)}
 
     def wrapped(self, proto: str) -> bool:
         """A message that only carries a list: `ExtraValue`, `Verbs`."""
@@ -241,7 +258,10 @@ class Types:
         go_fields = self.go.fields(package, bare)
         proto_fields: dict[str, list[Any]] = {squash(f[1]): f for f in self.protobuf.get(proto_name(name), ())}
         if not properties and name not in self.definitions:  # only protobuf knows it
-            properties = {f[1]: None for f in proto_fields.values()}
+            by_squash = {squash(j): j for j in go_fields}
+            properties = {by_squash.get(squash(f[1]), f[1]): None for f in proto_fields.values()}
+            if go_fields:  # what has no name in JSON is an embedded struct
+                properties = {j: None for j in properties if j in go_fields}
             if "kind" in go_fields and "apiVersion" in go_fields:
                 properties |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
         row: dict[str, Any] = {}
@@ -292,6 +312,14 @@ class Types:
         ]
         if inline:
             row["in"] = inline
+            if name not in self.definitions:
+                for _, inner in inline:
+                    own = {f[0] for f in fields}
+                    fields += [
+                        [f[0], f[1], 0, *f[3:]]
+                        for f in self.row((self.names + self.old)[inner])["f"]
+                        if f[0] not in own
+                    ]
         return row
 
     def flags(
@@ -434,6 +462,7 @@ def main() -> None:
     types = Types(definitions, protobuf, GoSource(args.go))
     OUT.mkdir(exist_ok=True)
     dump(OUT / "types.json", [[n, types.row(n)] for n in types.names])
+    dump(OUT / "types_old.json", [[n, types.row(n)] for n in types.old])
     dump(OUT / "resources.json", resources(args.facts, definitions))
 
 

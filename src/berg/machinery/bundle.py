@@ -17,6 +17,9 @@ a field being `[json name, type, protobuf number, flags, more]`:
 * more: `lt` list type, `lk` list keys, `mt` map type, `ps`/`pk` patch strategy and merge key, `d` default,
   `g` the name Go gives a named scalar type in its messages.
 
+`data/types_old.json` goes on counting where `types.json` ends: types of API versions that are served no more,
+which objects in old snapshots have.
+
 `in` lists messages `[number, N]` whose fields stand inline in JSON. Reading both files costs a few
 milliseconds; nothing is built from a row before someone asks for it.
 """
@@ -84,17 +87,39 @@ def group_versions(*, disabled: bool = False) -> dict[str, list[str]]:
 
 @cache
 def type_rows() -> list[Any]:
-    """The rows of `types.json`; `#N` in a row is an index into this list."""
+    """The rows of `types.json`: everything that this version of Kubernetes knows."""
     return _read("types.json")
 
 
 @cache
+def _oldtype_rows() -> list[Any]:
+    return _read("types_old.json")
+
+
+def type_row(n: int) -> list[Any]:
+    """The row that `#N` means."""
+    current = type_rows()
+    return current[n] if n < len(current) else _oldtype_rows()[n - len(current)]
+
+
+def type_number(name: str) -> int | None:
+    """The row of the type that OpenAPI calls `io.k8s.api.apps.v1.Deployment`."""
+    found = type_index().get(name)
+    return found if found is not None else _old_index().get(name)
+
+
+@cache
 def type_index() -> dict[str, int]:
-    """OpenAPI name (`io.k8s.api.apps.v1.Deployment`) -> row."""
+    """OpenAPI name -> row of `types.json`."""
     return {row[0]: i for i, row in enumerate(type_rows())}
 
 
 @cache
+def _old_index() -> dict[str, int]:
+    return {row[0]: i for i, row in enumerate(_oldtype_rows(), len(type_rows()))}
+
+
+@cache
 def kind_index() -> dict[tuple[str, str, str], int]:
-    """(group, version, kind) -> row."""
+    """(group, version, kind) -> row, of what is served (by default or not)."""
     return {tuple(row[1]["k"]): i for i, row in enumerate(type_rows()) if "k" in row[1]}

@@ -271,7 +271,7 @@ def _field_of_row(row: list[Any]) -> Field:
 @cache
 def type_at(row: int) -> TypeDef:
     """The built-in type in this row of the bundle."""
-    name, facts = bundle.type_rows()[row]
+    name, facts = bundle.type_row(row)
     return TypeDef(
         name,
         gvk=tuple(facts["k"]) if "k" in facts else None,
@@ -283,7 +283,10 @@ def type_at(row: int) -> TypeDef:
 
 def type_named(name: str) -> TypeDef:
     """The built-in type with this OpenAPI name; KeyError when there is none."""
-    return type_at(bundle.type_index()[name])
+    row = bundle.type_number(name)
+    if row is None:
+        raise KeyError(name)
+    return type_at(row)
 
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
@@ -291,17 +294,28 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 
 @cache
 def type_of(group: str, version: str, kind: str) -> TypeDef | None:
-    """The built-in type of a kind; None when it is not built in. Options and Status exist in every group."""
+    """The built-in type of a kind, also of versions that are served no more; None when there is none. Options and
+    Status exist in every group."""
     row = bundle.kind_index().get((group, version, kind))
-    if row is None and (kind.endswith("Options") or kind in ("Status", "WatchEvent", "Scale")):
-        row = bundle.type_index().get(META + kind)
-    if row is None and group == "meta.k8s.io":
-        row = bundle.type_index().get(META + kind)
+    if row is None and (
+        group == "meta.k8s.io" or kind.endswith("Options") or kind in ("Status", "WatchEvent", "Scale")
+    ):
+        row = bundle.type_number(META + kind)
     if row is None:
-        package = group.partition(".")[0] or "core"
-        home = "metrics.pkg.apis" if group.endswith("metrics.k8s.io") else "api"
-        row = bundle.type_index().get(f"io.k8s.{home}.{package}.{version}.{kind}")
+        home = _HOMES.get(group) or f"api.{group.partition('.')[0] or 'core'}"
+        row = bundle.type_number(f"io.k8s.{home}.{version}.{kind}")
     return None if row is None else type_at(row)
+
+
+_HOMES = {
+    "apiextensions.k8s.io": "apiextensions-apiserver.pkg.apis.apiextensions",
+    "apiregistration.k8s.io": "kube-aggregator.pkg.apis.apiregistration",
+    "internal.apiserver.k8s.io": "api.apiserverinternal",
+    "metrics.k8s.io": "metrics.pkg.apis.metrics",
+    "custom.metrics.k8s.io": "metrics.pkg.apis.custom_metrics",
+    "external.metrics.k8s.io": "metrics.pkg.apis.external_metrics",
+}
+"""Where a group's types live, when that is not `k8s.io/api/<first label>`."""
 
 
 def object_meta() -> TypeDef:

@@ -248,3 +248,14 @@ def test_no_schema() -> None:
     assert schema.prune(bare, {"metadata": {}, "spec": {"a": 1}}) == []
     closed = schema.type_of_crd("example.com", "v1", "Closed", {"type": "object"})
     assert schema.prune(closed, {"metadata": {}, "spec": {"a": 1}}) == ["spec"]
+
+
+def test_versions_of_the_past() -> None:
+    """Objects in old snapshots are read, though nobody serves their version any more."""
+    old = schema.type_of("extensions", "v1beta1", "Ingress")
+    assert old
+    assert old.at("spec", "rules", "http", "paths", "backend", "serviceName").number == 1  # type: ignore[union-attr]
+    assert builtin().by_kind("extensions", "v1beta1", "Ingress") is None
+    crd = schema.type_of("apiextensions.k8s.io", "v1beta1", "CustomResourceDefinition")
+    assert crd
+    assert crd.at("spec", "validation", "openAPIV3Schema", "$ref").number == 3  # type: ignore[union-attr]
