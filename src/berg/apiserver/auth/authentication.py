@@ -117,7 +117,7 @@ class X509:
         user = User(
             str(names[0].value),
             str(uids[0].value) if uids else "",
-            tuple(str(g.value) for g in groups),
+            (*(str(g.value) for g in groups), AUTHENTICATED),
             {CREDENTIAL_ID: [f"X509SHA256={hashlib.sha256(der).hexdigest()}"]},
         )
         return user, certificate.not_valid_after_utc.timestamp()

@@ -79,7 +79,8 @@ class EscalationCheck:
             return ""
         groups = " ".join(f'"{g}"' for g in user.groups)
         listed = "\n".join(sorted({describe(m) for m in missing}))
-        return f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{listed}'
+        who = f'user "{user.name}" (groups=[{groups}])'
+        return f"{who} is attempting to grant RBAC permissions not currently held:\n{listed}"
 
 
 _EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from berg.apiserver.auth.authentication import CREDENTIAL_ID, Unauthorized
+from berg.apiserver.auth.authentication import AUTHENTICATED, CREDENTIAL_ID, Unauthorized
 from berg.apiserver.http.message import User
 from berg.machinery import pki
 from berg.machinery.clock import Clock, parse_rfc3339
@@ -277,7 +277,7 @@ def _account(namespace: str, name: str, uid: str, extra: dict[str, list[str]]) -
     return User(
         f"system:serviceaccount:{namespace}:{name}",
         uid,
-        ("system:serviceaccounts", f"system:serviceaccounts:{namespace}"),
+        ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED),
         extra,
     )
 
