@@ -92,14 +92,14 @@ def type_rows() -> list[Any]:
 
 
 @cache
-def _oldtype_rows() -> list[Any]:
+def _old_rows() -> list[Any]:
     return _read("types_old.json")
 
 
 def type_row(n: int) -> list[Any]:
     """The row that `#N` means."""
     current = type_rows()
-    return current[n] if n < len(current) else _oldtype_rows()[n - len(current)]
+    return current[n] if n < len(current) else _old_rows()[n - len(current)]
 
 
 def type_number(name: str) -> int | None:
@@ -116,7 +116,7 @@ def type_index() -> dict[str, int]:
 
 @cache
 def _old_index() -> dict[str, int]:
-    return {row[0]: i for i, row in enumerate(_oldtype_rows(), len(type_rows()))}
+    return {row[0]: i for i, row in enumerate(_old_rows(), len(type_rows()))}
 
 
 @cache

@@ -13,6 +13,7 @@ from berg.machinery.status import ApiError
 from berg.machinery.streaming import handshake as hs
 from berg.machinery.streaming.portforward import serve_port_forward
 from berg.machinery.streaming.portforward_client import connect_port_forward
+from berg.machinery.streaming.reader import serve_chunks
 from berg.machinery.streaming.remotecommand import ExecOptions, ExecSession, serve_exec
 from berg.machinery.streaming.remotecommand_client import connect_exec
 from berg.machinery.streaming.spdy import SpdyConnection
@@ -288,6 +289,61 @@ async def test_plain_websocket_port_forward_says_the_port_first() -> None:
         ]
         assert await ws.receive() is None
         stream.close()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "messages"),
+    [
+        ("binary.k8s.io", [b"", b"one", b"two"]),
+        ("base64.binary.k8s.io", ["", "b25l", "dHdv"]),
+        ("", [b"", b"one", b"two"]),
+    ],
+)
+async def test_reading_a_log(protocol: str, messages: list[object]) -> None:
+    async def log() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    async def serve(stream: StreamPair, agreed: hs.Handshake) -> None:
+        await serve_chunks(stream, agreed, log(), ping=True)
+
+    async with server(serve, hs.handshake_for_reader) as port:
+        stream = await dial("127.0.0.1", port)
+        headers = hs.request_headers("websocket", [protocol] if protocol else [])
+        lines = ["GET / HTTP/1.1", *(f"{k}: {v}" for k, v in headers)]
+        stream.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        await stream.reader.readuntil(b"\r\n\r\n")
+        ws = WebSocket(stream, client=True)
+        assert [await ws.receive() for _ in messages] == messages
+        assert await ws.receive() is None
+        stream.close()
+
+
+async def test_a_reader_that_leaves_ends_the_stream() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            yield b"{}"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def serve(stream: StreamPair, agreed: hs.Handshake) -> None:
+        await serve_chunks(stream, agreed, endless(), text=True)
+
+    async with server(serve, hs.handshake_for_reader) as port:
+        stream = await dial("127.0.0.1", port)
+        lines = ["GET / HTTP/1.1", *(f"{k}: {v}" for k, v in hs.request_headers("websocket", []))]
+        stream.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        await stream.reader.readuntil(b"\r\n\r\n")
+        ws = WebSocket(stream, client=True)
+        assert await ws.receive() == "{}"
+        ws.close()
+        assert await ws.receive() is None
+        stream.close()
+        async with asyncio.timeout(5):
+            await closed.wait()
 
 
 def test_handshakes_that_fail() -> None:

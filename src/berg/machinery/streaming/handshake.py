@@ -27,6 +27,8 @@ PORT_FORWARD_SPDY = ("portforward.k8s.io",)
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 PORT_FORWARD_WEBSOCKET = (TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io")
 
+READER_WEBSOCKET = ("binary.k8s.io", "base64.binary.k8s.io")
+
 PROTOCOL_HEADER = "x-stream-protocol-version"
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -49,6 +51,15 @@ def handshake_for_port_forward(method: str, headers: Mapping[str, str]) -> Hands
     return _accept(method, headers, PORT_FORWARD_SPDY, PORT_FORWARD_WEBSOCKET)
 
 
+def handshake_for_reader(method: str, headers: Mapping[str, str]) -> Handshake:
+    """For logs and watches that are asked for over WebSocket."""
+    return _accept(method, headers, (), READER_WEBSOCKET)
+
+
+def is_websocket(headers: Mapping[str, str]) -> bool:
+    return is_upgrade(headers) and headers.get("upgrade", "").lower() == "websocket"
+
+
 def is_upgrade(headers: Mapping[str, str]) -> bool:
     return "upgrade" in _tokens(headers.get("connection", ""))
 
@@ -62,10 +73,9 @@ def _names(value: str) -> list[str]:
 
 
 def _accept(method: str, headers: Mapping[str, str], spdy: Sequence[str], websocket: Sequence[str]) -> Handshake:
-    upgrade = headers.get("upgrade", "")
-    if is_upgrade(headers) and upgrade.lower() == "websocket":
+    if is_websocket(headers):
         return _websocket(method, headers, websocket)
-    if not is_upgrade(headers) or upgrade.lower() != "spdy/3.1":
+    if not spdy or not is_upgrade(headers) or headers.get("upgrade", "").lower() != "spdy/3.1":
         raise bad_request("Upgrade request required")
     return _spdy(headers, spdy)
 
@@ -128,5 +138,5 @@ def request_headers(transport: Literal["spdy", "websocket"], protocols: Sequence
         ("Upgrade", "websocket"),
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", base64.b64encode(os.urandom(16)).decode()),
-        ("Sec-WebSocket-Protocol", ", ".join(protocols)),
+        *([("Sec-WebSocket-Protocol", ", ".join(protocols))] if protocols else []),
     ]
