@@ -8,7 +8,6 @@ Source: grpc-gateway's behaviour as etcd configures it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -58,8 +57,8 @@ class Gateway:
             if not response.prepared:
                 return _failed(e)
             await response.write(b'{"error":' + _error(e)[1] + b"}\n")
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+        except ConnectionError:
+            return response  # the client has gone, and that is how it ends a watch
         finally:
             await answers.aclose()
         if not response.prepared:

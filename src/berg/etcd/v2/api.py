@@ -153,6 +153,8 @@ class V2:
                 await self._tell(response, watcher, stream)
         except TimeoutError:
             pass
+        except ConnectionError:
+            return response
         finally:
             self._watchers.close(watcher)
         await response.write_eof()
