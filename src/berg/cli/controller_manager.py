@@ -50,11 +50,22 @@ class Duration(click.ParamType):
         return sum(float(n) * UNITS[u] for n, _, u in re.findall(r"(\d+(\.\d+)?)(h|ms|m|s)", text))
 
 
+def _syncs(controller: str) -> str:
+    return f"syncs_{controller.replace('-', '_')}"
+
+
+def _switch(flag: str, name: str, default: bool | None, help: str = "") -> click.Option:
+    """`--flag`, `--flag=true`, `--flag=false`, as Go's."""
+    return click.Option(
+        [f"--{flag}", name], type=click.BOOL, is_flag=False, flag_value="true", default=default, help=help
+    )
+
+
 def _options() -> list[click.Parameter]:
     found: list[click.Parameter] = [
         click.Option(["--kubeconfig"], help="How to reach the API server."),
         click.Option(["--master"], help="The API server's address, over the kubeconfig's."),
-        click.Option(["--leader-elect"], type=click.BOOL, default=True, help="Act only while holding the Lease."),
+        _switch("leader-elect", "leader_elect", True, "Act only while holding the Lease."),
         click.Option(["--kube-api-qps"], type=float, default=0.0, help="Requests a second; 0: no limit."),
         click.Option(["--kube-api-burst"], type=int, default=0, help="How many may go beyond that at once."),
         click.Option(["-v", "--v", "verbosity"], type=int, default=0, help="Log more."),
@@ -66,8 +77,9 @@ def _options() -> list[click.Parameter]:
         kind: Any = str
         if field.name.endswith("_s"):
             kind = Duration()
-        elif field.type.startswith("bool"):
-            kind = click.BOOL
+        elif str(field.type).startswith("bool"):
+            found.append(_switch(flag, field.name, None))
+            continue
         elif field.type in ("int", "float"):
             kind = int if field.type == "int" else float
         text = None
@@ -76,7 +88,7 @@ def _options() -> list[click.Parameter]:
             text += f"Off by default: {', '.join(sorted(DISABLED_BY_DEFAULT))}."
         found.append(click.Option([f"--{flag}", field.name], type=kind, default=None, help=text))
     for flag, controller in CONCURRENT.items():
-        found.append(click.Option([f"--{flag}", f"syncs:{controller}"], type=int, default=None))
+        found.append(click.Option([f"--{flag}", _syncs(controller)], type=int, default=None))
     return found
 
 
@@ -85,8 +97,8 @@ def run(**given: Any) -> None:
 
     kubeconfig, verbosity = given.pop("kubeconfig"), given.pop("verbosity")
     qps, burst, master = given.pop("kube_api_qps"), given.pop("kube_api_burst"), given.pop("master")
-    syncs = {k.partition(":")[2]: v for k, v in given.items() if k.startswith("syncs:") and v is not None}
-    values = {k: v for k, v in given.items() if v is not None and not k.startswith("syncs:")}
+    syncs = {c: n for c in CONCURRENT.values() if (n := given.pop(_syncs(c))) is not None}
+    values = {k: v for k, v in given.items() if v is not None}
     if "controllers" in values:
         values["controllers"] = [c for c in values["controllers"].split(",") if c]
     config = Config(**values, concurrent_syncs=syncs)

@@ -407,6 +407,8 @@ def _error(code: int, headers: Mapping[str, str], data: bytes) -> ApiError:
             error.code = code
         return error
     text = data.decode(errors="replace").strip() or "the server answered without a message"
+    if code == 404:  # no API there at all; client-go's words
+        text = "the server could not find the requested resource"
     return ApiError(code, REASONS.get(code, ""), text)
 
 

@@ -354,8 +354,8 @@ class DeploymentController(APIController):
     async def _note_revision(self, d: Obj, revision: str) -> Obj:
         if not revision or meta.annotations(d).get(rollout.REVISION) == revision:
             return d
-        patch = {"metadata": {"annotations": {rollout.REVISION: revision}}}
-        return await self.client.patch(self.resource, d["metadata"]["namespace"], d["metadata"]["name"], patch)
+        annotations = {**meta.annotations(d), rollout.REVISION: revision}
+        return await self.client.update(self.resource, {**d, "metadata": {**d["metadata"], "annotations": annotations}})
 
     async def _note_pause(self, d: Obj) -> Obj:
         if not progress.has_deadline(d):

@@ -80,8 +80,7 @@ class Calculator:
                 case "External":
                     return await self._external(metric["external"], target)
         except ApiError as e:
-            which = {"ContainerResource": "ContainerResource", "Pods": "Pods"}.get(kind, kind)
-            raise MetricsFailed(f"FailedGet{which}Metric", f"unable to get metric: {e.message}") from e
+            raise MetricsFailed(f"FailedGet{kind}Metric", _unavailable(metric, e.message)) from e
         raise MetricsFailed("InvalidMetricSourceType", f'unknown metric source type "{kind}"')
 
     def _within(self, ratio: float) -> bool:
@@ -305,6 +304,23 @@ class Calculator:
             return target.current, current
         ready = sum((condition(p, "Ready") or {}).get("status") == "True" for p in target.pods)
         return math.ceil(ratio * ready), current
+
+
+def _unavailable(metric: Obj, why: str) -> str:
+    """Upstream's chain of what failed, down to the API."""
+    match metric["type"]:
+        case "Resource" | "ContainerResource":
+            spec = metric.get("resource") or metric["containerResource"]
+            name, utilization = spec["name"], spec["target"].get("averageUtilization") is not None
+            what = f"failed to get {name} {'utilization' if utilization else 'usage'}: "
+            what += f"unable to get metrics for resource {name}: unable to fetch metrics from resource metrics API: "
+            return f"{what}{why} (get pods.metrics.k8s.io)" if why.endswith("requested resource") else what + why
+        case "External":
+            return f"unable to get external metric {metric['external']['metric']['name']}: {why}"
+        case kind:
+            source = metric[kind.lower()]
+            name = source["metric"]["name"]
+            return f"unable to get metric {name}: unable to fetch metrics from custom metrics API: {why}"
 
 
 def _request(pod: Obj, name: str, container: str) -> int | None:

@@ -126,10 +126,10 @@ class PodGarbageCollector(APIController):
     async def _delete(self, pod: Obj, *, disruption: str = "") -> None:
         """At once: there is no one to end it gracefully. A pod that has not finished is marked as failed first,
         so that those who count its outcome see one."""
-        md, status = pod["metadata"], pod.get("status") or {}
+        md = pod["metadata"]
         try:
             if not is_finished(pod):
-                new = {**status, "phase": "Failed"}
+                new: Obj = {"phase": "Failed"}
                 if disruption:
                     condition = {
                         "type": "DisruptionTarget",
@@ -139,7 +139,8 @@ class PodGarbageCollector(APIController):
                         "lastTransitionTime": rfc3339(self.clock.now()),
                     }
                     new["conditions"] = put_condition(conditions_of(pod), condition)
-                await self.client.update_status(self.resource, {**pod, "status": new})
+                patch = {"metadata": {"uid": md["uid"]}, "status": new}
+                await self.client.patch(self.resource, md["namespace"], md["name"], patch, subresource="status")
             await self.client.delete(self.resource, md["namespace"], md["name"], grace_period_s=0, uid=md["uid"])
         except ApiError as e:
             if e.code != 404:

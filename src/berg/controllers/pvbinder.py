@@ -163,12 +163,8 @@ class PersistentVolumeBinder(APIController):
         annotations = meta.annotations(claim)
         if annotations.get(PROVISIONER) != provisioner or annotations.get(BETA_PROVISIONER) != provisioner:
             wanted = {**annotations, PROVISIONER: provisioner, BETA_PROVISIONER: provisioner}
-            await self.client.patch(
-                self.claim_resource,
-                meta.namespace(claim),
-                meta.name(claim),
-                {"metadata": {"annotations": wanted, "resourceVersion": claim["metadata"]["resourceVersion"]}},
-            )
+            md = {**claim["metadata"], "annotations": wanted}
+            await self.client.update(self.claim_resource, {**claim, "metadata": md})
         text = (
             f"Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by "
             "the system administrator. If volume creation is delayed, please verify that the provisioner is running "
