@@ -122,7 +122,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "BERG_HOME": str(base), "HOME": str(base)}
     made = Cluster("e2e", base / "e2e", kubeconfig, environment)
     try:
-        made.berg("up", "--name", "e2e", "--runtime", "berg", "--wait", "120", timeout=180)
+        up = made.berg("up", "--name", "e2e", "--runtime", "berg", "--wait", "60", check=False, timeout=180)
+        if up.returncode:
+            tails = (f"== {log.name}\n{log.read_text()[-1500:]}" for log in sorted((made.directory / "logs").glob("*")))
+            pytest.exit(f"the cluster does not come up: {up.stderr}\n{''.join(tails)}", returncode=1)
         for archive in sorted(images.glob("*.tar")):
             made.berg("image", "import", "--name", "e2e", str(archive))
         yield made
