@@ -66,9 +66,14 @@ class OCIRuntime:
     def is_crun(self) -> bool:
         return os.path.basename(self.program) == "crun"
 
+    @property
+    def keeps_off_cgroups(self) -> bool:
+        """Whether it leaves cgroups to us; else it makes a group of its own, which we put within ours."""
+        return self.is_crun and cgroups.hierarchy().version == 1
+
     def command(self, *arguments: str, log: str = "") -> list[str]:
         found = [self.program, "--root", self.state]
-        if self.is_crun and cgroups.hierarchy().version == 1:
+        if self.keeps_off_cgroups:
             found.append("--cgroup-manager=disabled")
         elif self.is_crun:
             found.append("--cgroup-manager=cgroupfs")

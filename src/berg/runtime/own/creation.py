@@ -14,7 +14,7 @@ import orjson
 
 from berg.runtime.cri import Code, CRIError
 from berg.runtime.own import cgroups
-from berg.runtime.own.bundle import Bundle, join_hook
+from berg.runtime.own.bundle import Bundle, OCIRuntime, join_hook
 from berg.runtime.own.messages import signal_name
 from berg.runtime.own.sandboxes import CONTAINER, NODE, POD, TARGET, Sandboxes
 from berg.runtime.own.spec import Given, build
@@ -33,7 +33,7 @@ class Creator:
         self._containers = containers
         self._images = images
 
-    def create(self, sandbox: Sandbox, config: pb.ContainerConfig) -> Container:
+    def create(self, sandbox: Sandbox, config: pb.ContainerConfig, runtime: OCIRuntime) -> Container:
         """Raises CRIError; then nothing is left behind."""
         if not config.metadata.name:
             raise CRIError(Code.INVALID_ARGUMENT, "container config must include metadata with a name")
@@ -45,7 +45,7 @@ class Creator:
         bundle = Bundle(self._containers.directory(container.id))
         self._images.hold(container.id, image)
         try:
-            self._fill(container, sandbox, image, bundle)
+            self._fill(container, sandbox, image, bundle, runtime)
             self._containers.add(container)
         except BaseException:
             self._images.release(container.id)
@@ -73,7 +73,7 @@ class Creator:
             raise CRIError(Code.NOT_FOUND, f'failed to resolve image "{spec.image}": not found')
         return image
 
-    def _fill(self, container: Container, sandbox: Sandbox, image: Image, bundle: Bundle) -> None:
+    def _fill(self, container: Container, sandbox: Sandbox, image: Image, bundle: Bundle, runtime: OCIRuntime) -> None:
         config, state = container.config, container.state
         written = self._images.config(image)
         image_config = read_image_config(written)
@@ -99,7 +99,7 @@ class Creator:
             hostname=hostname,
             etc={name: os.path.join(etc, name) for name in ("hostname", "resolv.conf")},
             shm="/dev/shm" if ipc == NODE else pins.shm,
-            cgroup_path=f"{state.cgroup}/c" if cgroups.hierarchy().version == 2 else "",
+            cgroup_path="" if runtime.keeps_off_cgroups else f"{state.cgroup}/c",
             cgroup_mounts=cgroups.hierarchy().views(state.cgroup),
             hooks=join_hook(state.cgroup),
             image_mounts=self._image_mounts(container),

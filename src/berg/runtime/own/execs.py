@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from berg.runtime.own.containers import Containers
 
 CHUNK = 65536
+END_S = 2.0
 DRAIN_S = 1.0
 """How long output is waited for after the command has ended: a process it left behind may hold the pipe for ever."""
 
@@ -74,7 +75,7 @@ class Execs:
             async with asyncio.timeout(request.timeout or None):
                 code = await process.wait()
         except TimeoutError:
-            process.kill()
+            await process.end()
             text = f"failed to exec in container: timeout {request.timeout}s exceeded: context deadline exceeded"
             raise CRIError(Code.DEADLINE_EXCEEDED, text) from None
         else:
@@ -136,7 +137,7 @@ class Execs:
             for task in [*tasks, *helpers]:
                 task.cancel()
             await asyncio.gather(*tasks, *helpers, return_exceptions=True)
-            process.kill()
+            await process.end()
             process.close()
 
     async def _spawn(self, container: Container, command: list[str], *, tty: bool, stdin: bool) -> ExecProcess:
@@ -271,19 +272,25 @@ class ExecProcess:
             raise CRIError(Code.UNKNOWN, f"failed to exec in container: {what}: {text}")
 
     def kill(self) -> None:
-        """Ends the command, if it still runs: the process in the container first, its parent follows."""
+        """Kills the process in the container. Its parent sees it end, takes its status, and ends too."""
         if self.code is not None:
             return
         try:
             with open(f"{self.base}.pid") as file:
                 os.kill(int(file.read()), signal.SIGKILL)
         except (OSError, ValueError):
-            pass
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._reap()
+            os.kill(self.pid, signal.SIGKILL)  # not started yet: then there is no process to take care of
+
+    async def end(self) -> None:
+        """Returns when the command has ended, by force if need be."""
+        self.kill()
+        if self.code is None:
+            try:
+                async with asyncio.timeout(END_S):
+                    await self.wait()
+            except TimeoutError:
+                os.kill(self.pid, signal.SIGKILL)
+                self._reap()
 
     def close(self) -> None:
         for fd in {*self.outputs, self.input} - {-1}:

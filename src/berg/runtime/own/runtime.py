@@ -202,7 +202,8 @@ class BergRuntime:
 
     async def create_container(self, request: pb.CreateContainerRequest) -> pb.CreateContainerResponse:
         sandbox = self.sandboxes.get(request.pod_sandbox_id)
-        container = await asyncio.to_thread(self._creator.create, sandbox, request.config)
+        runtime = self._runtime(sandbox)
+        container = await asyncio.to_thread(self._creator.create, sandbox, request.config, runtime)
         self._container_event(container, "created")
         return pb.CreateContainerResponse(container_id=container.id)
 
@@ -374,7 +375,9 @@ class BergRuntime:
         return program
 
     def _runtime_of(self, container: Container) -> OCIRuntime:
-        sandbox = self.sandboxes.get(container.state.sandbox_id)
+        return self._runtime(self.sandboxes.get(container.state.sandbox_id))
+
+    def _runtime(self, sandbox: Sandbox) -> OCIRuntime:
         program = self._program(sandbox.state.handler)
         return OCIRuntime(program, self.config.under_state(os.path.basename(program)))
 

@@ -180,7 +180,7 @@ class _Unpacker:
                 kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
                 os.mknod(name, kind | 0o600, os.makedev(member.devmajor, member.devminor), dir_fd=parent)
             else:
-                raise BadLayer(f'an entry of unknown type "{member.type}": "{member.name}"')
+                raise BadLayer(f'an entry of unknown type {member.type!r}: "{member.name}"')
         self._own(parent, name, member)
 
     def _file(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
