@@ -22,7 +22,7 @@ from berg.scheduler.framework.classcache import ClassCache, ClassState
 from berg.scheduler.framework.diagnosis import Diagnosis, FitError
 from berg.scheduler.framework.interface import Cycle, Filter, PreFilterResult
 from berg.scheduler.framework.profile import Profile
-from berg.scheduler.framework.status import Code, Status, unresolvable
+from berg.scheduler.framework.status import Code, Status, error, unresolvable
 from berg.scheduler.state.arrays import ALL, Bools, Ints, RowArray, Rows
 from berg.scheduler.state.podinfo import PodInfo
 from berg.scheduler.state.snapshot import Snapshot
@@ -98,18 +98,22 @@ class Algorithm:
     def _pre_filter(self, cycle: Cycle) -> frozenset[str] | None:
         names: frozenset[str] | None = None
         by: set[str] = set()
+        rejection: Status | None = None
         for plugin in self.profile.pre_filter:
             answer = plugin.pre_filter(cycle)
             if isinstance(answer, PreFilterResult):
                 names = answer.nodes if names is None else names & answer.nodes
                 by.add(plugin.name)
                 if not names:
-                    message = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(by))}] simultaneously"
-                    self._reject(cycle, unresolvable(message).of(plugin.name))
+                    self._reject(cycle, unresolvable(_unsatisfied(by)).of(plugin.name))
             elif isinstance(answer, Status) and answer.code != Code.SKIP:
                 if not answer.rejected:
-                    raise SchedulingError(answer.of(plugin.name))
-                self._reject(cycle, answer.of(plugin.name))
+                    raise SchedulingError(error(f'running PreFilter plugin "{plugin.name}": {answer.message}'))
+                if answer.code == Code.UNSCHEDULABLE_AND_UNRESOLVABLE:
+                    self._reject(cycle, answer.of(plugin.name))
+                rejection = answer.of(plugin.name)  # preemption may help: it needs what the others prepare
+        if rejection is not None:
+            self._reject(cycle, rejection)
         if names is not None:
             cycle.data["narrowed-by"] = by
         return names
@@ -241,6 +245,12 @@ class Algorithm:
 
 def snapshot_nominated(snapshot: Snapshot, row: int) -> list[PodInfo]:
     return list(snapshot.nominated.get(row, {}).values())
+
+
+def _unsatisfied(by: set[str]) -> str:
+    if len(by) == 1:
+        return f"node(s) didn't satisfy plugin {next(iter(by))}"
+    return f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(by))}] simultaneously"
 
 
 class NoNodes(Exception):

@@ -56,7 +56,12 @@ async def bind(s: Scheduler, q: QueuedPod, cycle: Cycle, node: str, waiting: Wai
         return
     unreserve(profile, cycle, node)
     s.forget(q.pod)
-    await failed(s, q, status.message, status)
+    await failed(s, q, fit_message(status), status)
+
+
+def fit_message(status: Status) -> str:
+    """Of a rejection by Reserve, Permit or a binding plugin: upstream words it as one node that does not fit."""
+    return f"0/1 nodes are available: 1 {status.message}." if status.rejected else status.message
 
 
 async def _bind(profile: Profile, cycle: Cycle, node: str, waiting: WaitingPod | None) -> Status | None:
@@ -64,14 +69,18 @@ async def _bind(profile: Profile, cycle: Cycle, node: str, waiting: WaitingPod |
         return status
     for pre in profile.pre_bind:
         if pre.pre_bind_needed(cycle) and (status := await pre.pre_bind(cycle, node)) is not None:
-            return status.of(pre.name)
+            if status.rejected:
+                return status.of(pre.name)
+            return error(f'running PreBind plugin "{pre.name}": {status.message}').of(pre.name)
     for plugin in profile.bind:
         status = await plugin.bind(cycle, node)
         if status is None:
             return None
         if status.code != Code.SKIP:
-            return error(f"binding rejected: {status.message}").of(plugin.name)
-    return error("binding rejected: plugin: all skipped")
+            if status.rejected:
+                return status.of(plugin.name)
+            return error(f'running Bind plugin "{plugin.name}": {status.message}').of(plugin.name)
+    return error("no Bind plugin took the pod")
 
 
 def unreserve(profile: Profile, cycle: Cycle, node: str) -> None:

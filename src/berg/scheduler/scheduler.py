@@ -196,7 +196,7 @@ class Scheduler:
         if status is not None:
             binding.unreserve(profile, cycle, node)
             self.forget(q.pod)
-            self.spawn(binding.failed(self, q, _fit_message(status, self.snapshot.count), status))
+            self.spawn(binding.failed(self, q, binding.fit_message(status), status))
             return
         self.spawn(binding.bind(self, q, cycle, node, waiting))
 
@@ -319,11 +319,6 @@ class Scheduler:
             return False
         held.reject("", why)
         return True
-
-
-def _fit_message(status: Status, nodes: int) -> str:
-    """Reserve and Permit reject one node; upstream words it as a fit error."""
-    return f"0/{nodes} nodes are available: 1 {status.message}." if status.rejected else status.message
 
 
 __all__ = ["Scheduler", "SchedulerConfig"]
