@@ -26,7 +26,7 @@ def traces(directory: Path) -> dict[str, set[str]]:
         return {str(p) for p in Path("/sys/fs/cgroup").glob(pattern) if p.is_dir()}
 
     return {
-        "processes": {line for line in lines("ps", "-eo", "pid=,args=") if str(directory) in line},
+        "processes": {line for line in lines("ps", "-ewwo", "pid=,args=") if str(directory) in line},
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
         "links": {line.split(": ")[1].partition("@")[0] for line in lines("ip", "-o", "link")},
         "namespaces": {p.name for p in Path("/run/netns").glob("*")} | {p.name for p in Path("/run/berg").glob("*")},
