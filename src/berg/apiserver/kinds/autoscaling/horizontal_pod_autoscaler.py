@@ -118,3 +118,13 @@ class HorizontalPodAutoscalerStrategy(Strategy):
         from berg.apiserver.kinds.autoscaling.validation import validate_autoscaler
 
         return validate_autoscaler(obj)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds import checks
+
+        status = obj.get("status") or {}
+        return [
+            error
+            for key in ("currentReplicas", "desiredReplicas")
+            for error in checks.not_negative(f"status.{key}", status.get(key))
+        ]

@@ -52,6 +52,11 @@ class IngressStrategy(Strategy):
 
         return validate_ingress_update(obj, old)
 
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.networking.ingress_validation import validate_ingress_status
+
+        return validate_ingress_status(obj, old)
+
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         annotated = CLASS_ANNOTATION in (obj["metadata"].get("annotations") or {})
         if old is None and annotated and (obj.get("spec") or {}).get("ingressClassName") is None:

@@ -36,3 +36,8 @@ class NetworkPolicyStrategy(Strategy):
         from berg.apiserver.kinds.networking.network_policy_validation import validate_network_policy
 
         return validate_network_policy(obj)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.networking.network_policy_validation import validate_network_policy
+
+        return validate_network_policy(obj, old)
