@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from berg.machinery import duration
 from berg.machinery.codec import json, wire
 from berg.machinery.codec.protobuf_encode import SCHEMA, wire_type
-from berg.machinery.codec.wire import Malformed
+from berg.machinery.codec.wire import BYTES, FIXED32, FIXED64, VARINT, Malformed
 from berg.machinery.decode import NEVER_EMPTY, plan_of, zero
 from berg.machinery.status import Obj
 from berg.machinery.typedef import Field, TypeDef, type_at, type_named
@@ -18,55 +19,121 @@ from berg.machinery.typedef import Field, TypeDef, type_at, type_named
 _MAX_DEPTH = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Decoder = Callable[[Field, Any, int], Any]
-_decode_plans: dict[str, dict[int, Field | TypeDef]] = {}
-
-
-def _decode_plan(type_: TypeDef) -> dict[int, Field | TypeDef]:
-    plan = _decode_plans.get(type_.name)
-    if plan is None:
-        plan = {f.number: f for f in type_.fields.values() if f.number}
-        plan.update({number: type_at(row) for number, row in type_.inlines})
-        _decode_plans[type_.name] = plan
-    return plan
+Read = Callable[[Obj, Any, int], None]
+"""(object in the making, a record's value, depth): takes the value in"""
+_plans: dict[str, dict[int, Read]] = {}
 
 
 def decode_message(type_: TypeDef, data: bytes, depth: int = 0) -> Obj:
     """The bare message as the object that upstream would write. Raises Malformed."""
     obj: Obj = {}
-    _decode_into(obj, type_, data, depth)
-    for field in plan_of(type_)[1]:
+    try:
+        _read_into(obj, type_, data, depth)
+    except IndexError:
+        raise Malformed("unexpected EOF") from None
+    for field in (type_._plan or plan_of(type_))[1]:
         if field.name not in obj:
             obj[field.name] = None if field.pointer else zero(field)
     return obj
 
 
-def _decode_into(obj: Obj, type_: TypeDef, data: bytes, depth: int) -> None:
+def _read_into(obj: Obj, type_: TypeDef, data: bytes, depth: int) -> None:
+    """One loop over the records; the same as `wire.records`, without its generality."""
     if depth > _MAX_DEPTH:
         raise Malformed("exceeded max depth")
-    plan = _decode_plan(type_)
-    for number, kind, value in wire.records(data):
-        field = plan.get(number)
-        if field is None:
-            continue  # a field younger than we are
-        if isinstance(field, TypeDef):
-            _decode_into(obj, field, _body(value), depth + 1)
-            continue
-        if kind != wire_type(field):
-            raise Malformed(f"proto: wrong wireType = {kind} for field {field.name}")
-        if field.wire == "array":
-            assert field.item is not None
-            target = obj.setdefault(field.name, [])
-            if field.wrapped:
-                target.extend(_strings(_body(value)))
-            else:
-                target.append(_DECODERS[field.item.wire](field.item, value, depth))
-        elif field.wire == "map":
-            _decode_entry(obj.setdefault(field.name, {}), field, _body(value), depth)
+    plan = _plans.get(type_.name) or _plan(type_)
+    at, end = 0, len(data)
+    value: Any
+    while at < end:
+        tag = data[at]
+        at += 1
+        if tag >= 128:
+            tag, at = wire.read_varint(data, at - 1)
+        kind = tag & 7
+        if kind == BYTES:
+            length = data[at]
+            at += 1
+            if length >= 128:
+                length, at = wire.read_varint(data, at - 1)
+            start, at = at, at + length
+            if at > end:
+                raise Malformed("unexpected EOF")
+            value = data[start:at]
+        elif kind == VARINT:
+            value = data[at]
+            at += 1
+            if value >= 128:
+                value, at = wire.read_varint(data, at - 1)
+        elif kind in (FIXED64, FIXED32):
+            start, at = at, at + (8 if kind == FIXED64 else 4)
+            if at > end:
+                raise Malformed("unexpected EOF")
+            value = data[start:at]
         else:
-            new = _DECODERS[field.wire](field, value, depth)
-            if new or field.pointer or not field.omitempty or (field.wire in NEVER_EMPTY and new is not None):
-                obj[field.name] = new
+            raise Malformed(f"proto: illegal wireType {kind}")
+        read = plan.get(tag)
+        if read is not None:
+            read(obj, value, depth)
+        elif tag >> 3 == 0:
+            raise Malformed(f"proto: illegal tag 0 (wire type {kind})")
+        elif any(tag & ~7 | other in plan for other in (VARINT, FIXED64, BYTES)):
+            raise Malformed(f"proto: wrong wireType = {kind} for field {tag >> 3}")
+
+
+def _plan(type_: TypeDef) -> dict[int, Read]:
+    """Tag (number and wire type) -> what to do with the record."""
+    plan: dict[int, Read] = {f.number << 3 | wire_type(f): _reader(f) for f in type_.fields.values() if f.number}
+    for number, row in type_.inlines:
+        plan[number << 3 | BYTES] = _inline_reader(type_at(row))
+    _plans[type_.name] = plan
+    return plan
+
+
+def _inline_reader(type_: TypeDef) -> Read:
+    return lambda obj, value, depth: _read_into(obj, type_, value, depth + 1)
+
+
+def _reader(field: Field) -> Read:
+    name = field.name
+    if field.wire == "map":
+        return lambda obj, value, depth: _decode_entry(obj.setdefault(name, {}), field, value, depth)
+    if field.wire == "array":
+        item = field.item
+        assert item is not None
+        if field.wrapped:
+            return lambda obj, value, depth: obj.setdefault(name, []).extend(_strings(value))
+        decode_item = _DECODERS[item.wire]
+
+        def append(obj: Obj, value: Any, depth: int) -> None:
+            found = obj.get(name)
+            if found is None:
+                found = obj[name] = []
+            found.append(decode_item(item, value, depth))
+
+        return append
+    decode = _DECODERS[field.wire]
+    if field.wire == "string":
+        keep_empty = field.pointer or not field.omitempty
+
+        def text(obj: Obj, value: Any, depth: int) -> None:
+            if value or keep_empty:
+                obj[name] = value.decode("utf-8", "replace")
+
+        return text
+    if field.pointer or not field.omitempty:
+
+        def always(obj: Obj, value: Any, depth: int) -> None:
+            obj[name] = decode(field, value, depth)
+
+        return always
+    struct = field.wire in NEVER_EMPTY
+
+    def unless_zero(obj: Obj, value: Any, depth: int) -> None:
+        new = decode(field, value, depth)
+        if new or (struct and new is not None):
+            obj[name] = new
+
+    return unless_zero
 
 
 def _body(value: int | bytes) -> bytes:
@@ -142,6 +209,7 @@ def _dec_int_or_string(field: Field, value: Any, depth: int) -> Any:
     return _dec_int32(field, parts.get(2, 0), depth)
 
 
+@lru_cache(maxsize=4096)
 def _moment(value: bytes) -> datetime | None:
     if not value:
         return None
@@ -201,7 +269,7 @@ def _dec_schema_or_strings(field: Field, value: Any, depth: int) -> Any:
     return [_text(v) for n, _, v in wire.records(value) if n == 2]
 
 
-_DECODERS: dict[str, Decoder] = {
+_DECODERS: dict[str, Callable[[Field, Any, int], Any]] = {
     "object": _dec_object,
     "string": _dec_string,
     "int32": _dec_int32,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -19,25 +20,43 @@ from berg.machinery.typedef import Field, TypeDef, type_at, type_named
 SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Encoder = Callable[[Field, Any], bytes]
-_encode_plans: dict[str, list[tuple[Field | None, bytes, int, TypeDef | None]]] = {}
+Write = Callable[[list[bytes], Any], None]
+"""appends a value, tag and all, to the message in the making"""
+_plans: dict[str, list[tuple[str | None, Write, bytes | None]]] = {}
 
 
-def _encode_plan(type_: TypeDef) -> list[tuple[Field | None, bytes, int, TypeDef | None]]:
-    """Fields in the order of their numbers, with their tags; embedded messages stand among them."""
-    plan = _encode_plans.get(type_.name)
-    if plan is None:
-        rows: list[tuple[int, Field | None, TypeDef | None]] = [(f.number, f, None) for f in type_.fields.values()]
-        rows += [(number, None, type_at(row)) for number, row in type_.inlines]
-        plan = _encode_plans[type_.name] = [
-            (f, varint(n << 3 | (wire_type(f) if f else BYTES)), n, inner)
-            for n, f, inner in sorted(rows, key=lambda r: r[0])
-            if n
-        ]
+def encode_message(type_: TypeDef, obj: Obj) -> bytes:
+    """The bare message, byte for byte as upstream's generated code writes it."""
+    out: list[bytes] = []
+    get = obj.get
+    for name, write, absent in _plans.get(type_.name) or _plan(type_):
+        if name is None:  # an embedded message: its fields stand among ours
+            write(out, obj)
+            continue
+        value = get(name)
+        if value is not None:
+            write(out, value)
+        elif absent is not None:
+            out.append(absent)
+    return b"".join(out)
+
+
+def _plan(type_: TypeDef) -> list[tuple[str | None, Write, bytes | None]]:
+    """Fields in the order of their numbers: (name in JSON, how to write it, what is written when it is missing)."""
+    steps: list[tuple[int, str | None, Write, bytes | None]] = [
+        (f.number, f.name, _writer(f), _absent(f)) for f in type_.fields.values() if f.number
+    ]
+    steps += [(n, None, _message_writer(n, type_at(row)), None) for n, row in type_.inlines]
+    plan = _plans[type_.name] = [s[1:] for s in sorted(steps, key=lambda s: s[0])]
     return plan
 
 
 WIRE_TYPE = {"int32": VARINT, "int64": VARINT, "bool": VARINT, "double": FIXED64}
+_LENGTHS = [varint(n) for n in range(4096)]
+
+
+def _length(n: int) -> bytes:
+    return _LENGTHS[n] if n < 4096 else varint(n)
 
 
 def wire_type(field: Field) -> int:
@@ -47,66 +66,88 @@ def wire_type(field: Field) -> int:
     return WIRE_TYPE.get(field.wire, BYTES)
 
 
-_NO_ZERO = frozenset(("array", "map", "bytes", "json"))
-
-
-def encode_message(type_: TypeDef, obj: Obj) -> bytes:
-    """The bare message, byte for byte as upstream's generated code writes it."""
+def _absent(field: Field) -> bytes | None:
+    """Go writes what is no pointer also when nobody has set it."""
+    if field.pointer or field.wire in ("array", "map", "bytes", "json"):
+        return None
     out: list[bytes] = []
-    for field, tag, _, inner in _encode_plan(type_):
-        if field is None:
-            assert inner is not None
-            body = encode_message(inner, obj)
-            out += (tag, varint(len(body)), body)
-            continue
-        value = obj.get(field.name)
-        if value is None:
-            if field.pointer or field.wire in _NO_ZERO:
-                continue
-            value = _NOTHING
-        kind = field.wire
-        if kind == "string":
-            data = value.encode() if value is not _NOTHING else b""
-            out += (tag, varint(len(data)), data)
-        elif kind == "array":
-            if not field.wrapped:
-                item = field.item
-                assert item is not None
-                encode = _ENCODERS[item.wire]
-                for element in value:
-                    _put(out, tag, item, encode(item, element))
-            else:
-                data = b"".join(record(1, v.encode()) for v in value)
-                out += (tag, varint(len(data)), data)
-        elif kind == "map":
-            _encode_map(out, tag, field, value)
-        else:
-            _put(out, tag, field, _ENCODERS[kind](field, value))
+    _value_writer(varint(field.number << 3 | wire_type(field)), field)(out, None)
     return b"".join(out)
 
 
-_NOTHING: Any = None
-
-
-def _put(out: list[bytes], tag: bytes, field: Field, data: bytes) -> None:
-    if field.wire in WIRE_TYPE:
-        out += (tag, data)
-    else:
-        out += (tag, varint(len(data)), data)
-
-
-def _encode_map(out: list[bytes], tag: bytes, field: Field, value: dict[str, Any]) -> None:
+def _writer(field: Field) -> Write:
+    tag = varint(field.number << 3 | wire_type(field))
+    if field.wire == "map":
+        return _map_writer(tag, field)
+    if field.wire != "array":
+        return _value_writer(tag, field)
     item = field.item
     assert item is not None
-    value_tag = varint(2 << 3 | WIRE_TYPE.get(item.wire, BYTES))
-    for key in sorted(value):
-        entry = [record(1, key.encode())]
-        if item.wire == "array":  # a message that wraps the list
-            _put(entry, value_tag, item, b"".join(record(1, v.encode()) for v in value[key] or ()))
-        else:
-            _put(entry, value_tag, item, _ENCODERS[item.wire](item, value[key]))
-        body = b"".join(entry)
-        out += (tag, varint(len(body)), body)
+    if field.wrapped:
+        return _wrapped_writer(tag)
+    one = _value_writer(tag, item)
+
+    def many(out: list[bytes], value: Any) -> None:
+        for element in value:
+            one(out, element)
+
+    return many
+
+
+def _value_writer(tag: bytes, field: Field) -> Write:
+    encode = _ENCODERS[field.wire]
+    if field.wire in WIRE_TYPE:
+        return lambda out, value: out.extend((tag, encode(field, value)))
+    if field.wire == "string":
+
+        def text(out: list[bytes], value: Any) -> None:
+            data = value.encode() if value else b""
+            out += (tag, _length(len(data)), data)
+
+        return text
+
+    def sized(out: list[bytes], value: Any) -> None:
+        data = encode(field, value)
+        out += (tag, _length(len(data)), data)
+
+    return sized
+
+
+def _message_writer(number: int, type_: TypeDef) -> Write:
+    tag = varint(number << 3 | BYTES)
+
+    def write(out: list[bytes], obj: Any) -> None:
+        data = encode_message(type_, obj)
+        out += (tag, _length(len(data)), data)
+
+    return write
+
+
+def _wrapped_writer(tag: bytes) -> Write:
+    """A message that has nothing but the list."""
+
+    def write(out: list[bytes], value: Any) -> None:
+        data = b"".join(record(1, v.encode()) for v in value or ())
+        out += (tag, _length(len(data)), data)
+
+    return write
+
+
+def _map_writer(tag: bytes, field: Field) -> Write:
+    item = field.item
+    assert item is not None
+    value_tag = varint(2 << 3 | wire_type(item))
+    put = _wrapped_writer(value_tag) if item.wire == "array" else _value_writer(value_tag, item)
+
+    def write(out: list[bytes], value: Any) -> None:
+        for key in sorted(value):
+            name = key.encode()
+            entry = [b"\x0a", _length(len(name)), name]
+            put(entry, value[key])
+            data = b"".join(entry)
+            out += (tag, _length(len(data)), data)
+
+    return write
 
 
 def _as_object(field: Field, value: Any) -> bytes:
@@ -144,7 +185,12 @@ def _as_int_or_string(field: Field, value: Any) -> bytes:
 def _as_time(field: Field, value: Any) -> bytes:
     if not value:
         return b""
-    since = parse_rfc3339(value) - _EPOCH
+    return _moment(value)
+
+
+@lru_cache(maxsize=4096)
+def _moment(text: str) -> bytes:
+    since = parse_rfc3339(text) - _EPOCH
     seconds = since.days * 86400 + since.seconds
     return b"\x08" + varint(seconds) + b"\x10" + varint(since.microseconds * 1000)
 
@@ -179,7 +225,7 @@ def _as_schema_or_strings(field: Field, value: Any) -> bytes:
     return b"".join(record(2, v.encode()) for v in value)
 
 
-_ENCODERS: dict[str, Encoder] = {
+_ENCODERS: dict[str, Callable[[Field, Any], bytes]] = {
     "object": _as_object,
     "string": _as_string,
     "int32": _as_int,
