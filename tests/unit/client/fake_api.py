@@ -130,6 +130,8 @@ class FakeAPI:
             raise status.not_found("", path, "")
         group, plural = m["group"] or "", m["plural"]
         ns, name, sub = m["namespace"], m["name"], m["sub"]
+        if ns and name is None and plural in ("status", "finalize"):
+            plural, ns, name, sub = "namespaces", None, ns, plural
         if (group, plural) == ("", "namespaces") and ns:
             raise status.not_found("", path, "")
         api_version = f"{group}/{m['version']}" if group else "v1"
