@@ -146,11 +146,18 @@ class Cacher(Protocol):
         ...
 
     def watch(
-        self, *, after: int, namespace: str | None = None, key: str | None = None, buffer: int = 1000
+        self,
+        *,
+        after: int,
+        namespace: str | None = None,
+        key: str | None = None,
+        index: tuple[str, str] | None = None,
+        buffer: int = 1000,
     ) -> AsyncIterator[Sequence[CacheEvent]]:
-        """Batches of events with revision > `after`. Raises RevisionCompacted at once when they are no longer
-        kept, and ends when the reader falls more than `buffer` events behind (a slow watcher is dropped).
-        Whoever stops early closes it with `aclose()`."""
+        """Batches of events with revision > `after`; of one key, or of one value in an index (of what has it or had
+        it just before, in whatever namespace), or of a namespace, or all. Raises RevisionCompacted at once when they
+        are no longer kept, and ends when the reader falls more than `buffer` events behind (a slow watcher is
+        dropped). Whoever stops early closes it with `aclose()`."""
         ...
 
 

@@ -1,18 +1,24 @@
 """One cacher's watchers, and how an event reaches a thousand of them.
 
-Watchers are grouped by scope (everything, a namespace, one key). The events of one commit are one list, made
-once per scope; giving it to a watcher is one append. A watcher takes everything that has gathered in one step,
-so a slow turn of the loop makes batches larger, not more. One that falls more than its buffer behind is ended.
+Watchers are grouped by scope (everything, a namespace, one key, a value in an index), and only the scopes that an
+event touches are looked at, so that thousands of watchers of single objects cost nothing when others change. The
+events of one commit are one list, made once per scope; giving it to a watcher is one append. A watcher takes
+everything that has gathered in one step, so a slow turn of the loop makes batches larger, not more. One that falls
+more than its buffer behind is ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from berg.storage.cacher import CacheEvent
+from berg.storage.cacher import CacheEntry, CacheEvent
 
 Scope = tuple[str, str]
+EVERYTHING: Scope = ("", "")
+PLAIN = ("", "namespace", "key")
+
+IndexValues = Callable[[str, CacheEntry], Sequence[str]]
 
 
 class Watcher:
@@ -88,42 +94,72 @@ class Watcher:
 
 
 class Fanout:
-    __slots__ = ("_scopes",)
+    __slots__ = ("_indexed", "_scopes")
 
     def __init__(self) -> None:
         self._scopes: dict[Scope, dict[Watcher, None]] = {}
+        self._indexed: dict[str, int] = {}
+        """how many scopes there are by the name of their index"""
 
-    def open(
-        self, after: int, past: Sequence[CacheEvent], *, namespace: str | None, key: str | None, buffer: int
-    ) -> Watcher:
-        scope = ("key", key) if key is not None else ("namespace", namespace) if namespace else ("", "")
+    def open(self, scope: Scope, after: int, past: Sequence[CacheEvent], buffer: int) -> Watcher:
+        """`scope`: EVERYTHING, ("namespace", …), ("key", …), or (index, value)."""
         watcher = Watcher(self, scope, after, past, buffer)
-        self._scopes.setdefault(scope, {})[watcher] = None
+        if scope not in self._scopes:
+            self._scopes[scope] = {}
+            if scope[0] not in PLAIN:
+                self._indexed[scope[0]] = self._indexed.get(scope[0], 0) + 1
+        self._scopes[scope][watcher] = None
         return watcher
 
     def remove(self, scope: Scope, watcher: Watcher) -> None:
         watchers = self._scopes.get(scope)
-        if watchers is not None:
-            watchers.pop(watcher, None)
-            if not watchers:
-                del self._scopes[scope]
-
-    def publish(self, events: Sequence[CacheEvent]) -> None:
-        if not self._scopes:
+        if watchers is None:
             return
-        for scope, watchers in list(self._scopes.items()):
-            what, value = scope
-            if what == "namespace":
-                theirs: Sequence[CacheEvent] = [e for e in events if e.entry is not None and e.entry.namespace == value]
-            elif what == "key":
-                theirs = [e for e in events if e.entry is not None and e.entry.key == value]
-            else:
-                theirs = events
-            if theirs:
-                for watcher in list(watchers):
-                    watcher.offer(theirs)
+        watchers.pop(watcher, None)
+        if not watchers:
+            del self._scopes[scope]
+            if scope[0] not in PLAIN:
+                self._indexed[scope[0]] -= 1
+                if not self._indexed[scope[0]]:
+                    del self._indexed[scope[0]]
+
+    def publish(self, events: Sequence[CacheEvent], values: IndexValues) -> None:
+        """`values(index, entry)`: the entry's values in an index."""
+        scopes = self._scopes
+        if not scopes:
+            return
+        everyone = scopes.get(EVERYTHING)
+        if everyone is not None:
+            _offer(everyone, events)
+            if len(scopes) == 1:
+                return
+        groups: dict[Scope, list[CacheEvent]] = {}
+        for event in events:
+            for scope in self._touched(event, values):
+                if scope in scopes:
+                    groups.setdefault(scope, []).append(event)
+        for scope, theirs in groups.items():
+            watchers = scopes.get(scope)
+            if watchers is not None:
+                _offer(watchers, theirs)
+
+    def _touched(self, event: CacheEvent, values: IndexValues) -> Iterable[Scope]:
+        entry = event.entry
+        if entry is None:
+            return ()
+        touched = {("namespace", entry.namespace), ("key", entry.key)}
+        for name in self._indexed:  # where it was, too: leaving is news
+            touched.update((name, value) for value in values(name, entry))
+            if event.previous is not None:
+                touched.update((name, value) for value in values(name, event.previous))
+        return touched
 
     def close(self) -> None:
         for watchers in list(self._scopes.values()):
             for watcher in list(watchers):
                 watcher.close()
+
+
+def _offer(watchers: dict[Watcher, None], events: Sequence[CacheEvent]) -> None:
+    for watcher in list(watchers):
+        watcher.offer(events)

@@ -27,7 +27,7 @@ from berg.storage.cacher import (
     TooLargeResourceVersion,
 )
 from berg.storage.entry import Entry, encode
-from berg.storage.fanout import Fanout, Watcher
+from berg.storage.fanout import EVERYTHING, Fanout, Watcher
 from berg.storage.hub import hub_of
 from berg.storage.interface import (
     Compare,
@@ -51,7 +51,7 @@ from berg.storage.interface import (
     TxnResponse,
     prefix_end,
 )
-from berg.storage.transform import Transformer, decode_value
+from berg.storage.transform import Transformer, TransformError, decode_value
 
 RECENT_EVENTS = 2048
 FRESH_TIMEOUT_S = 3.0
@@ -77,7 +77,10 @@ class _Index:
 
     def set(self, entry: Entry) -> None:
         key = entry.key
-        new = self._compute(entry)
+        try:
+            new = self._compute(entry)
+        except TransformError:
+            new = ()  # it cannot be read; whoever lists it is told so
         old = self._values.get(key, ())
         if new == old:
             return
@@ -196,7 +199,7 @@ class WatchCache:
     # -- entries
 
     def _entry(self, kv: KeyValue) -> Entry:
-        return self._make(kv.key[len(self.prefix) :].decode(), kv.mod_revision, kv.value)
+        return self._make(kv.key[len(self.prefix) :].decode(errors="surrogateescape"), kv.mod_revision, kv.value)
 
     def _make(self, key: str, revision: int, data: bytes) -> Entry:
         namespace, name = "", key
@@ -244,7 +247,13 @@ class WatchCache:
         recent.extend(out)
         while len(recent) > RECENT_EVENTS:
             self._recent_from = recent.popleft().revision
-        self._fanout.publish(out)
+        self._fanout.publish(out, self._values)
+
+    def _values(self, index: str, entry: CacheEntry) -> Sequence[str]:
+        try:
+            return self._computed[index](entry)
+        except TransformError:
+            return ()
 
     # -- reading
 
@@ -274,12 +283,15 @@ class WatchCache:
         after_key: str | None = None,
         exact_revision: int = 0,
     ) -> Listing:
+        if index is not None:
+            index = _normal(index)
+            if index[0] == "namespace":
+                namespace, index = index[1], None
         if exact_revision:
             await self.wait_for(exact_revision)
             if exact_revision < self._changed:
+                predicate = self._and_indexed(index, predicate)
                 return await self._list_history(namespace, predicate, limit, after_key, exact_revision)
-        if index is not None and index[0] == "namespace":
-            namespace, index = index[1], None
         keys = self._slice(namespace, after_key) if index is None else self._indexed(index, namespace, after_key)
         entries = self._entries
         return _page((entries[k] for k in keys), len(keys), exact_revision or self.revision, predicate, limit)
@@ -296,8 +308,6 @@ class WatchCache:
 
     def _indexed(self, wanted: tuple[str, str], namespace: str | None, after_key: str | None) -> Sequence[str]:
         name, value = wanted
-        if name.startswith("label:"):
-            name, value = "label", f"{name[6:]}={value}"
         index = self._indexes.get(name)
         if index is None:
             index = self._indexes[name] = _Index(self._computed[name])
@@ -310,6 +320,13 @@ class WatchCache:
         if after_key is not None:
             keys = (k for k in keys if k > after_key)
         return sorted(keys)
+
+    def _and_indexed(self, index: tuple[str, str] | None, predicate: Predicate | None) -> Predicate | None:
+        """History has no indexes: what one would have found is asked of every object."""
+        if index is None:
+            return predicate
+        name, value = index
+        return lambda e: value in self._values(name, e) and (predicate is None or predicate(e))
 
     async def _list_history(
         self, namespace: str | None, predicate: Predicate | None, limit: int, after_key: str | None, revision: int
@@ -325,14 +342,36 @@ class WatchCache:
             raise TooLargeResourceVersion(self.revision) from e
         return _page(map(self._entry, answer.kvs), answer.count, revision, predicate, limit)
 
-    def watch(self, *, after: int, namespace: str | None = None, key: str | None = None, buffer: int = 1000) -> Watcher:
+    def watch(
+        self,
+        *,
+        after: int,
+        namespace: str | None = None,
+        key: str | None = None,
+        index: tuple[str, str] | None = None,
+        buffer: int = 1000,
+    ) -> Watcher:
         """Raises RevisionCompacted here and now."""
-        past = self._events_after(after)
+        scope = EVERYTHING
         if key is not None:
-            past = [e for e in past if e.entry is not None and e.entry.key == key]
+            scope = ("key", key)
+        elif index is not None:
+            scope = _normal(index)
         elif namespace:
-            past = [e for e in past if e.entry is not None and e.entry.namespace == namespace]
-        return self._fanout.open(after, past, namespace=namespace, key=key, buffer=buffer)
+            scope = ("namespace", namespace)
+        past = self._events_after(after)
+        if scope != EVERYTHING:
+            past = [e for e in past if self._concerns(scope, e)]
+        return self._fanout.open(scope, after, past, buffer)
+
+    def _concerns(self, scope: tuple[str, str], event: CacheEvent) -> bool:
+        name, value = scope
+        entries = [e for e in (event.entry, event.previous) if e is not None]
+        if name == "key":
+            return any(e.key == value for e in entries)
+        if name == "namespace":
+            return any(e.namespace == value for e in entries)
+        return any(value in self._values(name, e) for e in entries)
 
     def _events_after(self, after: int) -> Sequence[CacheEvent]:
         if after >= self._changed:
@@ -349,7 +388,7 @@ class WatchCache:
         previous = self._entry(event.prev_kv) if event.prev_kv is not None else None
         revision = event.kv.mod_revision
         if event.type is EventType.DELETE:
-            key = event.kv.key[len(self.prefix) :].decode()
+            key = event.kv.key[len(self.prefix) :].decode(errors="surrogateescape")
             gone = previous.at(revision) if previous is not None else self._make(key, revision, b"")
             return CacheEvent("DELETED", revision, gone, previous)
         kind = "ADDED" if event.kv.version == 1 else "MODIFIED"
@@ -419,6 +458,12 @@ class WatchCache:
     def _conflict(self, key: str, answer: TxnResponse) -> Exception:
         entry = self._found(answer)
         return KeyMissing(key) if entry is None else RevisionConflict(entry)
+
+
+def _normal(index: tuple[str, str]) -> tuple[str, str]:
+    """`("label:app", "web")` is `("label", "app=web")`."""
+    name, value = index
+    return ("label", f"{name[6:]}={value}") if name.startswith("label:") else (name, value)
 
 
 def _page(entries: Iterator[Entry], count: int, revision: int, predicate: Predicate | None, limit: int) -> Listing:

@@ -21,6 +21,7 @@ from berg.storage.cacher import (
 from berg.storage.embedded import EmbeddedStore
 from berg.storage.entry import splice
 from berg.storage.interface import PutRequest, RevisionCompacted
+from berg.storage.transform import TransformError
 from berg.storage.watchcache import RECENT_EVENTS, WatchCache
 
 Obj = dict[str, Any]
@@ -178,6 +179,7 @@ async def test_reads_of_the_past_and_of_the_future(store: EmbeddedStore, pods: W
     await pods.update("ns/a", pod("a", new="yes"), expected=first.revision)
     then = await pods.list(exact_revision=first.revision)
     assert then.entries[0].obj == first.obj
+    assert (await pods.list(exact_revision=first.revision, index=("label", "new=yes"))).entries == []
     await store.compact(store.revision)
     with pytest.raises(RevisionCompacted):
         await pods.list(exact_revision=first.revision)
@@ -258,6 +260,39 @@ async def test_watchers_of_every_scope(pods: WatchCache) -> None:
     last = events[1].entry
     assert last is not None and last.obj["metadata"]["resourceVersion"] == str(gone.revision)
     assert last.labels == {"x": "y"}
+
+
+async def test_watching_a_value_of_an_index(pods: WatchCache) -> None:
+    pods.index("spec.nodeName", lambda e: [e.obj["spec"]["nodeName"]])
+    on_a, on_b = (pods.watch(after=1, index=("spec.nodeName", f"node-{n}")) for n in "ab")
+    labelled = pods.watch(after=1, index=("label:app", "x"))
+    a = await pods.create("ns/a", pod("a"))
+    await pods.create("ns/c", pod("c", app="x"))
+    moved = pod("a")
+    moved["spec"]["nodeName"] = "node-b"
+    await pods.update("ns/a", moved, expected=a.revision)
+    assert [e.type for e in on_a.take()] == ["ADDED", "MODIFIED"]  # that it left is news here, too
+    assert [e.type for e in on_b.take()] == ["MODIFIED"]
+    assert [e.entry.name for e in labelled.take() if e.entry] == ["c"]
+    again = pods.watch(after=1, index=("spec.nodeName", "node-a"))
+    assert [e.type for e in again.take()] == ["ADDED", "MODIFIED"]
+    for watcher in (on_a, on_b, labelled, again):
+        watcher.close()
+    assert not pods._fanout._indexed
+
+
+async def test_what_cannot_be_read_harms_nobody_else(store: EmbeddedStore, pods: WatchCache) -> None:
+    await pods.create("ns/a", pod("a", app="x"))
+    assert names((await pods.list(index=("label", "app=x"))).entries) == ["a"]
+    watcher = pods.watch(after=pods.revision)
+    await store.put(PutRequest(b"/registry/pods/ns/broken", b"\x00\xff"))
+    await store.put(PutRequest(b"/registry/pods/ns/\xff", b"{}"))
+    b = await pods.create("ns/b", pod("b", app="x"))
+    assert names((await pods.list(index=("label", "app=x"))).entries) == ["a", "b"]
+    assert len(watcher.take()) == 3
+    with pytest.raises(TransformError):
+        await pods.list(predicate=lambda e: bool(e.obj))
+    assert b.obj["metadata"]["name"] == "b"
 
 
 async def test_watching_from_the_past(store: EmbeddedStore, pods: WatchCache) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,6 +54,8 @@ from berg.storage.interface import (
     Unavailable,
     WatchRequest,
 )
+
+log = logging.getLogger(__name__)
 
 DEFAULT_QUOTA_BYTES = 2 << 30
 PROGRESS_INTERVAL_S = 600.0
@@ -142,15 +145,15 @@ class EmbeddedStore:
         if self.log is not None:
             await self._loop.run_in_executor(None, self.log.close)
 
-    async def _restore(self, log: Log) -> None:
+    async def _restore(self, disk: Log) -> None:
         collecting = gc.isenabled()
         gc.disable()  # hundreds of thousands of new objects, none of them garbage
         try:
-            self._compaction.replay(await self._loop.run_in_executor(None, log.open))
+            self._compaction.replay(await self._loop.run_in_executor(None, disk.open))
         finally:
             if collecting:
                 gc.enable()
-        self._seq = self.published_seq = log.last_seq
+        self._seq = self.published_seq = disk.last_seq
 
     @property
     def revision(self) -> int:
@@ -320,7 +323,10 @@ class EmbeddedStore:
         index.revision = batch.changes[-1].mod_revision
         self.pending.settle(batch.changes)
         for listener in self._listeners:
-            listener(index.revision, events)
+            try:
+                listener(index.revision, events)
+            except Exception:
+                log.exception("a listener failed at revision %d", index.revision)  # the writers still get their answer
         self.watches.publish(events)
 
     def _answer(self, batch: _Batch) -> None:

@@ -92,9 +92,11 @@ class Log:
         """Opens or makes the file, checks it whole, and starts the thread. Raises Corrupt, Unavailable."""
         from berg.storage.embedded.walcheck import check_wal
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        check_wal(self.path)
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # nobody else may read what is stored; SQLite gives its other files the same rights
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            check_wal(self.path)
             self._db = self._connect()
             saved = self._load(self._db)
             self._open_ack(saved)
@@ -105,6 +107,9 @@ class Log:
                 raise Unavailable(f"{self.path} is in use by another process") from e
             if e.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise Corrupt(f"{self.path} is damaged ({e}); restore it from a backup or a snapshot") from e
+            raise failure(e) from e
+        except OSError as e:
+            self._disconnect()
             raise failure(e) from e
         except BaseException:
             self._disconnect()
