@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from berg.machinery.clock import Clock, RealClock
+from berg.machinery.clock import Clock, FakeClock, RealClock
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import ApiError
 
@@ -91,7 +91,21 @@ class Cluster:
             self.nodes = SimNodes(self.client, self._nodes, self._node_config, clock=self.clock)
             parts.append(self.nodes)
         self._started += parts
-        await asyncio.gather(*(p.start() for p in parts))
+        ticking = asyncio.ensure_future(self._tick())
+        try:
+            await asyncio.gather(*(p.start() for p in parts))
+            await self._settled()
+        finally:
+            ticking.cancel()
+
+    async def _tick(self) -> None:
+        """A fake clock moves while the cluster starts, since some parts look only now and then; later the test moves
+        it."""
+        while isinstance(self.clock, FakeClock):
+            await self.clock.advance(0.5)
+            await asyncio.sleep(0.001)
+
+    async def _settled(self) -> None:
         if self._gives_accounts:  # no pod is let in before its service account is there
             await self.until("serviceaccounts", "default", lambda _: True)
         if self._judges_nodes and self.nodes is not None:  # they are born tainted as not ready
