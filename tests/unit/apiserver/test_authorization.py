@@ -1,0 +1,171 @@
+"""Who may do what: RBAC, nodes, escalation, impersonation, reviews."""
+
+from __future__ import annotations
+
+import pytest
+from served_api import Served
+
+from berg.apiserver.auth.authorization import AuthzAttributes
+from berg.apiserver.auth.rbac import RBACAuthorizer, Rule, describe, uncovered
+from berg.apiserver.http.message import User
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+JOE = User("joe", groups=("system:authenticated",))
+NODE = User("system:node:n1", groups=("system:nodes", "system:authenticated"))
+
+
+async def grant(served: Served, rules: list[dict], user: str = "joe") -> None:
+    await served.create(f"{RBAC}/clusterroles", {"metadata": {"name": "r"}, "rules": rules})
+    ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}
+    subject = {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
+    await served.create(
+        f"{RBAC}/clusterrolebindings", {"metadata": {"name": "b"}, "subjects": [subject], "roleRef": ref}
+    )
+    await served.clock.advance(0)
+
+
+async def test_refusal_in_upstreams_words(served: Served) -> None:
+    code, refused = await served.ask("GET", "/api/v1/namespaces/default/pods/x/log", user=JOE)
+    assert code == 403
+    assert refused["message"] == (
+        'pods "x" is forbidden: User "joe" cannot get resource "pods/log" in API group "" in the namespace "default"'
+    )
+    _, refused = await served.ask("GET", "/metrics", user=JOE)
+    assert refused["message"] == 'forbidden: User "joe" cannot get path "/metrics"'
+
+
+async def test_a_binding_works_at_once_and_ends_at_once(served: Served) -> None:
+    await grant(served, [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}])
+    assert (await served.ask("GET", "/api/v1/pods", user=JOE))[0] == 200
+    await served.ask("DELETE", f"{RBAC}/clusterrolebindings/b")
+    await served.clock.advance(0)
+    assert (await served.ask("GET", "/api/v1/pods", user=JOE))[0] == 403
+
+
+async def test_nobody_grants_what_he_has_not(served: Served) -> None:
+    await grant(
+        served,
+        [
+            {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["create"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+        ],
+    )
+    own = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
+    assert (await served.ask("POST", f"{RBAC}/clusterroles", {"metadata": {"name": "x"}, "rules": [own]}, user=JOE))[
+        0
+    ] == 201
+    more = {"metadata": {"name": "y"}, "rules": [{**own, "verbs": ["get", "list"]}]}
+    code, refused = await served.ask("POST", f"{RBAC}/clusterroles", more, user=JOE)
+    assert code == 403
+    assert refused["message"].endswith(
+        'attempting to grant RBAC permissions not currently held:\n{APIGroups:[""], Resources:["pods"], Verbs:["list"]}'
+    )
+    ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    binding = {"metadata": {"name": "z"}, "roleRef": ref, "subjects": []}
+    assert (await served.ask("POST", f"{RBAC}/namespaces/default/rolebindings", binding, user=JOE))[0] == 403
+
+
+async def test_nodes_read_what_their_pods_use(served: Served) -> None:
+    namespace = "/api/v1/namespaces/default"
+    await served.create(f"{namespace}/serviceaccounts", {"metadata": {"name": "default"}})
+    for name in ("mine", "other"):
+        await served.create(f"{namespace}/secrets", {"metadata": {"name": name}})
+    volume = {"name": "v", "secret": {"secretName": "mine"}}
+    spec = {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}], "volumes": [volume]}
+    await served.create(f"{namespace}/pods", {"metadata": {"name": "p"}, "spec": spec})
+    assert (await served.ask("GET", f"{namespace}/secrets/mine", user=NODE))[0] == 200
+    code, refused = await served.ask("GET", f"{namespace}/secrets/other", user=NODE)
+    assert code == 403 and "no relationship found between node 'n1' and this object" in refused["message"]
+    assert (await served.ask("GET", f"{namespace}/secrets", user=NODE))[0] == 403
+    assert (await served.ask("GET", "/api/v1/nodes/n2", user=NODE))[0] == 403
+    assert (await served.ask("GET", "/api/v1/nodes/n1", user=NODE))[0] == 404
+
+
+async def test_impersonation_must_be_allowed(served: Served) -> None:
+    code, who = await served.ask(
+        "POST",
+        "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+        {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"},
+        impersonate_user="eve",
+        impersonate_group="g1\ng2",
+    )
+    assert code == 201
+    assert who["status"]["userInfo"] == {"username": "eve", "groups": ["g1", "g2", "system:authenticated"]}
+    code, refused = await served.ask("GET", "/version", user=JOE, impersonate_user="eve")
+    assert code == 403 and 'cannot impersonate resource "users"' in refused["message"]
+
+
+async def test_reviews(served: Served) -> None:
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    asked = {"verb": "get", "resource": "pods", "namespace": "default"}
+    _, answer = await served.ask("POST", path, {"spec": {"user": "joe", "resourceAttributes": asked}})
+    assert answer["status"] == {"allowed": False}
+    await grant(served, [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
+    _, answer = await served.ask("POST", path, {"spec": {"user": "joe", "resourceAttributes": asked}})
+    assert answer["status"] == {
+        "allowed": True,
+        "reason": 'RBAC: allowed by ClusterRoleBinding "b" of ClusterRole "r" to User "joe"',
+    }
+    code, refused = await served.ask("POST", path, {"spec": {"user": "joe"}})
+    assert code == 422 and "exactly one of nonResourceAttributes or resourceAttributes" in refused["message"]
+
+
+async def test_service_account_tokens_die_with_what_they_are_bound_to(served: Served) -> None:
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    await served.create(accounts, {"metadata": {"name": "a"}})
+    _, given = await served.ask("POST", f"{accounts}/a/token", {"spec": {"expirationSeconds": 600}})
+    token = given["status"]["token"]
+    review = {"spec": {"token": token}}
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+    _, answer = await served.ask("POST", path, review)
+    assert answer["status"]["user"]["username"] == "system:serviceaccount:default:a"
+    assert (await served.ask("GET", "/version", user=None, authorization=f"Bearer {token}"))[0] == 200
+    await served.clock.advance(601)
+    assert (await served.ask("GET", "/version", user=None, authorization=f"Bearer {token}"))[0] == 401
+    _, given = await served.ask("POST", f"{accounts}/a/token", {"spec": {}})
+    await served.ask("DELETE", f"{accounts}/a")
+    header = f"Bearer {given['status']['token']}"
+    assert (await served.ask("GET", "/version", user=None, authorization=header))[0] == 401
+    code, _ = await served.ask("GET", "/version", user=None)
+    assert code == 200  # anonymous may see this
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "allowed"),
+    [
+        ({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}, ("get", "", "pods", "", "x"), True),
+        ({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}, ("get", "", "pods", "log", "x"), False),
+        ({"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}, ("get", "", "pods", "log", "x"), True),
+        ({"apiGroups": [""], "resources": ["*/log"], "verbs": ["*"]}, ("get", "", "pods", "log", "x"), True),
+        ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"]}, ("get", "apps", "x", "y", ""), True),
+        ({"apiGroups": ["apps"], "resources": ["*"], "verbs": ["get"]}, ("get", "", "pods", "", ""), False),
+        (
+            {"apiGroups": [""], "resources": ["pods"], "resourceNames": ["x"], "verbs": ["get"]},
+            ("get", "", "pods", "", "y"),
+            False,
+        ),
+    ],
+)
+def test_rules(rule: dict, asked: tuple[str, str, str, str, str], allowed: bool) -> None:
+    verb, group, resource, subresource, name = asked
+    a = AuthzAttributes(JOE, verb, group, "v1", resource, subresource, "default", name)
+    assert Rule(rule).covers(a) is allowed
+
+
+def test_pieces_that_are_not_covered() -> None:
+    wanted = [Rule({"apiGroups": ["", "apps"], "resources": ["a"], "verbs": ["get", "list"]})]
+    owned = [Rule({"apiGroups": ["*"], "resources": ["a"], "verbs": ["get"]})]
+    missing = [describe(p) for p in uncovered(owned, wanted)]
+    assert missing == [
+        '{APIGroups:[""], Resources:["a"], Verbs:["list"]}',
+        '{APIGroups:["apps"], Resources:["a"], Verbs:["list"]}',
+    ]
+
+
+def test_a_missing_role_is_the_reason() -> None:
+    ref = {"kind": "ClusterRole", "name": "gone"}
+    binding = {"metadata": {"name": "b"}, "roleRef": ref, "subjects": [{"kind": "User", "name": "joe"}]}
+    rbac = RBACAuthorizer(lambda plural: [binding] if plural == "clusterrolebindings" else [])
+    verdict = rbac.authorize(AuthzAttributes(JOE, "get", resource="pods"))
+    assert not verdict.allowed
+    assert verdict.reason == 'RBAC: clusterrole.rbac.authorization.k8s.io "gone" not found'

@@ -1,0 +1,157 @@
+"""The verbs on built-in kinds: what is stored, and what is answered."""
+
+from __future__ import annotations
+
+import orjson
+from served_api import APPLY, Served
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+async def test_create_get_update_delete(served: Served) -> None:
+    made = await served.create(MAPS, {"metadata": {"name": "a"}, "data": {"x": "1"}})
+    assert made["kind"] == "ConfigMap" and made["metadata"]["uid"] and made["metadata"]["namespace"] == "default"
+    assert (await served.get(f"{MAPS}/a")) == made
+    made["data"]["x"] = "2"
+    code, changed = await served.ask("PUT", f"{MAPS}/a", made)
+    assert code == 200 and changed["data"] == {"x": "2"}
+    code, stale = await served.ask("PUT", f"{MAPS}/a", made)
+    assert code == 409 and stale["reason"] == "Conflict"
+    code, gone = await served.ask("DELETE", f"{MAPS}/a")
+    assert (code, gone["status"], gone["details"]["uid"]) == (200, "Success", made["metadata"]["uid"])
+    code, missing = await served.ask("GET", f"{MAPS}/a")
+    assert code == 404 and missing["message"] == 'configmaps "a" not found'
+
+
+async def test_a_write_that_changes_nothing_writes_nothing(served: Served) -> None:
+    made = await served.create(MAPS, {"metadata": {"name": "a"}, "data": {"x": "1"}})
+    _, same = await served.patch(f"{MAPS}/a", {"data": {"x": "1"}})
+    assert same["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+async def test_generated_names_differ(served: Served) -> None:
+    names = {(await served.create(MAPS, {"metadata": {"generateName": "a-"}}))["metadata"]["name"] for _ in range(5)}
+    assert len(names) == 5 and all(n.startswith("a-") and len(n) == 7 for n in names)
+
+
+async def test_dry_run_stores_nothing(served: Served) -> None:
+    code, shown = await served.ask("POST", f"{MAPS}?dryRun=All", {"metadata": {"name": "a"}})
+    assert code == 201 and shown["metadata"]["uid"]
+    assert (await served.ask("GET", f"{MAPS}/a"))[0] == 404
+    await served.create(MAPS, {"metadata": {"name": "a"}})
+    await served.ask("DELETE", f"{MAPS}/a?dryRun=All")
+    assert (await served.ask("GET", f"{MAPS}/a"))[0] == 200
+
+
+async def test_field_validation(served: Served) -> None:
+    bad = {"metadata": {"name": "a"}, "dat": {}}
+    code, refused = await served.ask("POST", f"{MAPS}?fieldValidation=Strict", bad)
+    assert code == 400 and refused["message"].endswith('strict decoding error: unknown field "dat"')
+    warned = await served.raw("POST", MAPS, bad)
+    assert warned.headers["Warning"] == '299 - "unknown field \\"dat\\""'
+    ignored = await served.raw("POST", f"{MAPS}?fieldValidation=Ignore", {**bad, "metadata": {"name": "b"}})
+    assert ignored.status == 201 and "Warning" not in ignored.headers
+
+
+async def test_finalizers_hold_and_let_go(served: Served) -> None:
+    await served.create(MAPS, {"metadata": {"name": "a", "finalizers": ["x.y/z"]}})
+    _, marked = await served.ask("DELETE", f"{MAPS}/a")
+    assert marked["metadata"]["deletionTimestamp"] == "2026-11-21T12:00:00Z"
+    code, refused = await served.patch(f"{MAPS}/a", {"metadata": {"finalizers": ["x.y/z", "b.c/d"]}})
+    assert code == 422 and "no new finalizers can be added" in refused["message"]
+    assert (await served.patch(f"{MAPS}/a", {"metadata": {"finalizers": None}}))[0] == 200
+    assert (await served.ask("GET", f"{MAPS}/a"))[0] == 404
+
+
+async def test_propagation_policies_become_finalizers(served: Served) -> None:
+    for policy, finalizer in (("Foreground", "foregroundDeletion"), ("Orphan", "orphan")):
+        await served.create(MAPS, {"metadata": {"name": "a"}})
+        _, marked = await served.ask("DELETE", f"{MAPS}/a", {"propagationPolicy": policy})
+        assert marked["metadata"]["finalizers"] == [finalizer]
+        await served.patch(f"{MAPS}/a", {"metadata": {"finalizers": None}})
+
+
+async def test_preconditions(served: Served) -> None:
+    await served.create(MAPS, {"metadata": {"name": "a"}})
+    code, refused = await served.ask("DELETE", f"{MAPS}/a", {"preconditions": {"uid": "other"}})
+    assert code == 409 and "does not match the UID in record" in refused["message"]
+
+
+async def test_pods_go_gracefully(served: Served) -> None:
+    await served.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+    pods = "/api/v1/namespaces/default/pods"
+    await served.create(pods, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    target = {"target": {"kind": "Node", "name": "n1"}}
+    code, _ = await served.ask("POST", f"{pods}/p/binding", {"metadata": {"name": "p"}, **target})
+    assert code == 201
+    code, twice = await served.ask("POST", f"{pods}/p/binding", {"metadata": {"name": "p"}, **target})
+    assert code == 409 and twice["message"].endswith('pod p is already assigned to node "n1"')
+    _, marked = await served.ask("DELETE", f"{pods}/p")
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
+    assert marked["metadata"]["deletionTimestamp"] == "2026-11-21T12:00:30Z"
+    await served.ask("DELETE", f"{pods}/p", {"gracePeriodSeconds": 0})
+    assert (await served.ask("GET", f"{pods}/p"))[0] == 404
+
+
+async def test_apply_owns_conflicts_and_removes(served: Served) -> None:
+    base = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
+    path = f"{MAPS}/a?fieldManager=one"
+    assert (await served.patch(path, {**base, "data": {"x": "1", "y": "1"}}, APPLY))[0] == 201
+    other = path.replace("one", "two")
+    code, refused = await served.patch(other, {**base, "data": {"x": "2"}}, APPLY)
+    assert code == 409 and refused["details"]["causes"][0]["field"] == ".data.x"
+    assert (await served.patch(other + "&force=true", {**base, "data": {"x": "2"}}, APPLY))[1]["data"]["x"] == "2"
+    _, less = await served.patch(path, base, APPLY)
+    assert less["data"] == {"x": "2"}  # y was only one's, x is two's
+
+
+async def test_scale_and_status_are_views(served: Served) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await served.create(path, {"metadata": {"name": "d"}, "spec": spec})
+    scale = await served.get(f"{path}/d/scale")
+    assert (scale["kind"], scale["spec"], scale["status"]["selector"]) == ("Scale", {"replicas": 1}, "a=b")
+    await served.patch(f"{path}/d/scale", {"spec": {"replicas": 3}})
+    await served.patch(f"{path}/d/status", {"spec": {"replicas": 9}, "status": {"replicas": 2}})
+    _, d = await served.patch(f"{path}/d", {"status": {"replicas": 7}})
+    assert (d["spec"]["replicas"], d["status"]["replicas"], d["metadata"]["generation"]) == (3, 2, 2)
+
+
+async def test_namespaces_wait_for_their_content(served: Served) -> None:
+    await served.create("/api/v1/namespaces", {"metadata": {"name": "n"}})
+    _, going = await served.ask("DELETE", "/api/v1/namespaces/n")
+    assert going["status"]["phase"] == "Terminating"
+    going["spec"]["finalizers"] = []
+    assert (await served.ask("PUT", "/api/v1/namespaces/n/finalize", going))[0] == 200
+    assert (await served.ask("GET", "/api/v1/namespaces/n"))[0] == 404
+
+
+async def test_delete_collection_by_label(served: Served) -> None:
+    for name, label in (("a", "x"), ("b", "y"), ("c", "x")):
+        await served.create(MAPS, {"metadata": {"name": name, "labels": {"l": label}}})
+    await served.ask("DELETE", f"{MAPS}?labelSelector=l%3Dx")
+    assert [i["metadata"]["name"] for i in (await served.get(MAPS))["items"]] == ["b"]
+
+
+async def test_encodings(served: Served) -> None:
+    await served.create(MAPS, {"metadata": {"name": "a"}, "data": {"k": "v"}})
+    yaml = await served.raw("GET", f"{MAPS}/a", accept="application/yaml")
+    assert b"\ndata:\n  k: v\n" in b"\n" + yaml.body
+    proto = await served.raw("GET", f"{MAPS}/a", accept="application/vnd.kubernetes.protobuf,application/json")
+    assert proto.body.startswith(b"k8s\x00") and proto.content_type == "application/vnd.kubernetes.protobuf"
+    back = await served.raw("PUT", f"{MAPS}/a", proto.body, content_type="application/vnd.kubernetes.protobuf")
+    assert orjson.loads(back.body)["data"] == {"k": "v"}
+    assert (await served.raw("GET", f"{MAPS}/a", accept="text/html")).status == 406
+    assert (await served.raw("POST", MAPS, b"x", content_type="text/html")).status == 415
+    assert (await served.raw("PATCH", f"{MAPS}/a", b"{}", content_type="application/json")).status == 415
+
+
+async def test_versions_of_one_object(served: Served) -> None:
+    path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers"
+    target = {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}
+    spec = {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}
+    await served.create(path, {"metadata": {"name": "h"}, "spec": spec})
+    newer = await served.get(path.replace("v1", "v2") + "/h")
+    assert newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 50
+    assert (await served.get(f"{path}/h"))["spec"]["targetCPUUtilizationPercentage"] == 50

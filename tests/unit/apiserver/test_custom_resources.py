@@ -1,0 +1,217 @@
+"""CustomResourceDefinitions from their creation to their end."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from served_api import Served
+
+from berg.apiserver.crd.columns import BadPath, compile_path
+from berg.apiserver.crd.rules import compile_rules
+from berg.apiserver.crd.values import compile_schema
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+TABS = "/apis/stable.example.com/v1/namespaces/default/crontabs"
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "required": ["cronSpec"],
+            "x-kubernetes-validations": [{"rule": "self.cronSpec == oldSelf.cronSpec", "message": "may not change"}],
+            "properties": {
+                "cronSpec": {"type": "string", "pattern": "^[0-9*/ ]+$"},
+                "image": {"type": "string", "default": "img"},
+                "replicas": {"type": "integer", "minimum": 1, "maximum": 10},
+            },
+        },
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
+    },
+}
+CRD: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "crontabs.stable.example.com"},
+    "spec": {
+        "group": "stable.example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "crontabs", "kind": "CronTab", "shortNames": ["ct"]},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": SCHEMA},
+                "subresources": {
+                    "status": {},
+                    "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"},
+                },
+                "additionalPrinterColumns": [{"name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec"}],
+                "selectableFields": [{"jsonPath": ".spec.image"}],
+            },
+            {
+                "name": "v1beta1",
+                "served": True,
+                "storage": False,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            },
+        ],
+    },
+}
+
+
+async def define(served: Served, crd: dict[str, Any] = CRD) -> None:
+    await served.create(CRDS, crd)
+    await served.clock.advance(0, settle=50)
+
+
+async def test_served_as_soon_as_established(served: Served) -> None:
+    await define(served)
+    state = (await served.get(f"{CRDS}/crontabs.stable.example.com"))["status"]
+    assert {c["type"]: c["status"] for c in state["conditions"]} == {"NamesAccepted": "True", "Established": "True"}
+    assert state["acceptedNames"]["listKind"] == "CronTabList"
+    made = await served.create(
+        TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1", "x": 1}, "status": {"replicas": 3}}
+    )
+    assert made["spec"] == {"cronSpec": "1", "image": "img"} and "status" not in made
+    groups = await served.get("/apis")
+    assert "stable.example.com" in [g["name"] for g in groups["groups"]]
+    document = await served.get("/openapi/v3/apis/stable.example.com/v1")
+    assert "com.example.stable.v1.CronTab" in document["components"]["schemas"]
+
+
+async def test_refusals(served: Served) -> None:
+    await define(served)
+    code, refused = await served.ask("POST", TABS, {"metadata": {"name": "a"}, "spec": {"replicas": "x"}})
+    assert code == 422
+    assert [(c["field"], c["message"]) for c in refused["details"]["causes"]] == [
+        ("spec.cronSpec", "Required value"),
+        ("spec.replicas", 'Invalid value: "string": spec.replicas in body must be of type integer: "string"'),
+    ]
+    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    code, refused = await served.patch(f"{TABS}/a", {"spec": {"cronSpec": "2"}})
+    assert code == 422 and refused["details"]["causes"][0]["message"] == 'Invalid value: "object": may not change'
+
+
+async def test_status_scale_generation(served: Served) -> None:
+    await define(served)
+    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1", "replicas": 1}})
+    _, scale = await served.patch(f"{TABS}/a/scale", {"spec": {"replicas": 4}})
+    assert scale["kind"] == "Scale" and scale["spec"] == {"replicas": 4}
+    _, a = await served.patch(f"{TABS}/a/status", {"spec": {"replicas": 9}, "status": {"replicas": 2}})
+    assert (a["spec"]["replicas"], a["status"]["replicas"], a["metadata"]["generation"]) == (4, 2, 2)
+
+
+async def test_versions(served: Served) -> None:
+    await define(served)
+    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    old = TABS.replace("v1", "v1beta1")
+    assert (await served.get(f"{old}/a"))["apiVersion"] == "stable.example.com/v1beta1"
+    assert (await served.get(old))["items"][0]["apiVersion"] == "stable.example.com/v1beta1"
+    code, _ = await served.patch(f"{old}/a", {"spec": {"replicas": 3}})
+    assert code == 200
+    assert (await served.get(f"{TABS}/a"))["spec"]["replicas"] == 3
+
+
+async def test_selectable_fields_and_columns(served: Served) -> None:
+    await define(served)
+    for name, image in (("a", "x"), ("b", "y")):
+        await served.create(TABS, {"metadata": {"name": name}, "spec": {"cronSpec": "1", "image": image}})
+    listed = await served.get(f"{TABS}?fieldSelector=spec.image%3Dy")
+    assert [i["metadata"]["name"] for i in listed["items"]] == ["b"]
+    shown = await served.get(TABS, accept="application/json;as=Table;g=meta.k8s.io;v=v1")
+    assert shown["rows"][0]["cells"] == ["a", "1"]
+
+
+async def test_the_end(served: Served) -> None:
+    await define(served)
+    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    await served.ask("DELETE", f"{CRDS}/crontabs.stable.example.com")
+    await served.clock.advance(2, settle=50)
+    assert (await served.ask("GET", f"{CRDS}/crontabs.stable.example.com"))[0] == 404
+    assert (await served.raw("GET", TABS)).status == 404
+    assert (await served.raw("GET", "/apis/stable.example.com/v1")).status == 404
+
+
+async def test_names_in_use(served: Served) -> None:
+    await define(served)
+    other = copy.deepcopy(CRD)
+    other["metadata"]["name"] = "jobs.stable.example.com"
+    other["spec"]["names"] = {"plural": "jobs", "kind": "CronTab"}
+    await define(served, other)
+    state = (await served.get(f"{CRDS}/jobs.stable.example.com"))["status"]
+    found = {c["type"]: (c["status"], c["reason"]) for c in state["conditions"]}
+    assert found["NamesAccepted"] == ("False", "ListKindConflict")
+    assert found["Established"] == ("False", "NotAccepted")
+    assert (await served.raw("GET", "/apis/stable.example.com/v1/jobs")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda s: s.update(group="nodots"), "should be a domain with at least one dot"),
+        (lambda s: s["versions"][1].update(storage=True), "must have exactly one version marked as storage version"),
+        (
+            lambda s: s["versions"][0]["schema"]["openAPIV3Schema"]["properties"].update(x={}),
+            "must not be empty for specified object fields",
+        ),
+        (lambda s: s.update(scope="Galaxy"), "Unsupported value"),
+    ],
+)
+async def test_definitions_that_are_refused(served: Served, change: Any, fault: str) -> None:
+    crd = copy.deepcopy(CRD)
+    change(crd["spec"])
+    code, refused = await served.ask("POST", CRDS, crd)
+    assert code == 422 and fault in refused["message"]
+
+
+def faults(schema: dict[str, Any], value: Any) -> list[str]:
+    errors: list[Any] = []
+    compile_schema(schema)("a", value, errors)
+    return [str(e) for e in errors]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        ({"type": "integer", "minimum": 1}, 0, ["a: Invalid value: 0: a in body should be greater than or equal to 1"]),
+        ({"type": "string", "enum": ["x", "y"]}, "z", ['a: Unsupported value: "z": supported values: "x", "y"']),
+        ({"type": "string", "maxLength": 1}, "zz", ["a: Too long: may not be more than 1 bytes"]),
+        ({"type": "array", "maxItems": 1}, [1, 2], ["a: Too many: 2: must have at most 1 items"]),
+        ({"type": "string", "nullable": True}, None, []),
+        ({"type": "string"}, None, ['a: Invalid value: "null": a in body must be of type string: "null"']),
+        ({"x-kubernetes-int-or-string": True}, "5%", []),
+        ({"type": "array", "x-kubernetes-list-type": "set"}, [1, 1], ["a[1]: Duplicate value: 1"]),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, {"x": 1}, []),
+        (
+            {"type": "object", "not": {"required": ["x"]}},
+            {"x": 1},
+            ['a: Invalid value: "": "a" must not validate the schema (not)'],
+        ),
+    ],
+)
+def test_values(schema: dict[str, Any], value: Any, expected: list[str]) -> None:
+    found = faults(schema, value)
+    assert [f.replace('Too long: "zz"', "Too long") for f in found] == expected
+
+
+def test_rules_are_not_asked_of_what_did_not_change() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 5"}]}},
+    }
+    rules = compile_rules(schema)
+    assert [str(e) for e in rules.check({"n": 1}, None)] == ['n: Invalid value: "integer": failed rule: self > 5']
+    assert rules.check({"n": 1, "m": 2}, {"n": 1}) == []
+
+
+def test_paths() -> None:
+    obj = {"spec": {"list": [{"t": "a", "v": 1}, {"t": "b", "v": 2}], "x.y": 3}}
+    assert compile_path(".spec.list[1].v")(obj) == [2]
+    assert compile_path(".spec.list[*].v")(obj) == [1, 2]
+    assert compile_path('.spec.list[?(@.t=="b")].v')(obj) == [2]
+    assert compile_path(".spec.x\\.y")(obj) == [3]
+    with pytest.raises(BadPath):
+        compile_path("spec list")

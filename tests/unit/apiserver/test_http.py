@@ -1,0 +1,110 @@
+"""HTTP/1.1 as bytes: what goes in and what comes out of one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from berg.apiserver.http.message import Request, Response, Stream
+from berg.apiserver.http.server import HTTPServer
+
+
+async def handle(request: Request) -> Response:
+    if request.path == "/stream":
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"one"
+            yield b"two"
+
+        return Response(stream=chunks())
+    if request.path == "/upgrade":
+
+        async def echo(stream: Stream) -> None:
+            while data := await stream.reader.read(100):
+                stream.write(data.upper())
+                await stream.drain()
+
+        return Response(101, headers={"Connection": "Upgrade", "Upgrade": "x"}, upgrade=echo)
+    text = f"{request.method} {request.path} {request.raw_query} {request.body.decode()}"
+    return Response(200, text.encode(), "text/plain", {"X-Seen": request.headers.get("impersonate-group", "")})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    server = HTTPServer(handle, host="127.0.0.1", max_body_bytes=100)
+    await server.start()
+    yield server.port
+    await server.stop()
+
+
+async def exchange(port: int, data: bytes, *, until_eof: bool = True) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    answer = await asyncio.wait_for(reader.read(), 5) if until_eof else await reader.read(4096)
+    writer.close()
+    return answer
+
+
+async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
+    data = b"GET /a HTTP/1.1\r\n\r\nPOST /b?x=1 HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi"
+    answer = await exchange(port, data + b"GET /c HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert answer.index(b"GET /a") < answer.index(b"POST /b x=1 hi") < answer.index(b"GET /c")
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+
+async def test_chunked_body_and_answer(port: int) -> None:
+    body = b"2\r\nhi\r\n3\r\n you\r\n0\r\n\r\n".replace(b"3\r\n you", b"4\r\n you")
+    answer = await exchange(
+        port,
+        b"POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + body
+        + b"GET /stream HTTP/1.1\r\nConnection: close\r\n\r\n",
+    )
+    assert b"POST /p  hi you" in answer
+    assert answer.endswith(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+async def test_head_has_no_body(port: int) -> None:
+    answer = await exchange(port, b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 9\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nContent-Length: 101\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" + b"x" * 101,
+    ],
+)
+async def test_too_large_a_body_is_413_and_the_end(port: int, sent: bytes) -> None:
+    answer = await exchange(port, sent)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"Request entity too large: limit is 100" in answer
+
+
+async def test_what_is_no_http_is_400(port: int) -> None:
+    assert (await exchange(port, b"hello\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_expect_continue(port: int) -> None:
+    data = b"POST /p HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+    assert (await exchange(port, data)).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+
+
+async def test_repeated_headers_keep_their_values_apart(port: int) -> None:
+    data = b"GET / HTTP/1.1\r\nImpersonate-Group: a, b\r\nImpersonate-Group: c\r\nConnection: close\r\n\r\n"
+    answer = await exchange(port, data)
+    assert b"X-Seen: a, b\r\nX-Seen: c\r\n" in answer
+
+
+async def test_an_upgraded_connection_is_the_handlers(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /upgrade HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nearly")
+    assert b"101 Switching Protocols" in await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(5) == b"EARLY"
+    writer.write(b"late")
+    assert await reader.readexactly(4) == b"LATE"
+    writer.close()

@@ -1,0 +1,73 @@
+"""What is served beside resources: discovery, OpenAPI, health, the bootstrap objects."""
+
+from __future__ import annotations
+
+import orjson
+from served_api import Served
+
+V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+async def test_discovery_old_and_aggregated(served: Served) -> None:
+    assert (await served.get("/api"))["versions"] == ["v1"]
+    names = [g["name"] for g in (await served.get("/apis"))["groups"]]
+    assert {"apps", "batch", "rbac.authorization.k8s.io"} <= set(names)
+    pods = {r["name"]: r for r in (await served.get("/api/v1"))["resources"]}
+    assert pods["pods"]["shortNames"] == ["po"]
+    assert (pods["pods/eviction"]["group"], pods["pods/eviction"]["kind"]) == ("policy", "Eviction")
+    response = await served.raw("GET", "/apis", accept=V2)
+    assert response.content_type == V2
+    items = orjson.loads(response.body)["items"]
+    assert [i["metadata"]["name"] for i in items] == names
+    again = await served.raw("GET", "/apis", accept=V2, if_none_match=response.headers["ETag"])
+    assert (again.status, again.body) == (304, b"")
+
+
+async def test_openapi(served: Served) -> None:
+    index = await served.get("/openapi/v3")
+    url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+    document = await served.get(url)
+    schema = document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]
+    assert schema["x-kubernetes-group-version-kind"] == [{"group": "apps", "kind": "Deployment", "version": "v1"}]
+    patch = document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+    assert "fieldValidation" in [p["name"] for p in patch["parameters"]]
+    assert "io.k8s.api.core.v1.Pod" in (await served.get("/openapi/v2"))["definitions"]
+
+
+async def test_health(served: Served) -> None:
+    assert (await served.raw("GET", "/readyz")).body == b"ok"
+    verbose = (await served.raw("GET", "/readyz?verbose&exclude=etcd")).body.decode()
+    assert "[+]ping ok\n" in verbose and "[+]etcd excluded: ok\n" in verbose
+    assert verbose.endswith("readyz check passed\n")
+    assert (await served.raw("GET", "/livez/ping")).body == b"ok"
+    served.server.health.add("bad", lambda: "broken")
+    failing = await served.raw("GET", "/livez")
+    assert failing.status == 500 and b"[-]bad failed: reason withheld\n" in failing.body
+
+
+async def test_what_every_cluster_has(served: Served) -> None:
+    names = [n["metadata"]["name"] for n in (await served.get("/api/v1/namespaces"))["items"]]
+    assert names == ["default", "kube-node-lease", "kube-public", "kube-system"]
+    service = await served.get("/api/v1/namespaces/default/services/kubernetes")
+    assert service["spec"]["clusterIP"] == "10.96.0.1"
+    slices = await served.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")
+    assert slices["endpoints"][0]["addresses"] == ["10.0.0.5"]
+    admin = await served.get("/apis/rbac.authorization.k8s.io/v1/clusterroles/admin")
+    assert admin["rules"], "aggregated before any controller runs"
+    levels = await served.get("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations")
+    assert len(levels["items"]) == 8
+
+
+async def test_metrics_count(served: Served) -> None:
+    await served.ask("GET", "/api/v1/namespaces/default")
+    text = (await served.raw("GET", "/metrics")).body.decode()
+    assert (
+        'apiserver_request_total{code="200",component="apiserver",group="",resource="namespaces",scope="resource"'
+        in text
+    )
+
+
+async def test_paths_that_are_not_there(served: Served) -> None:
+    for path in ("/nope", "/api/v1/foos", "/apis/nope.example.com/v1", "/api/v1/namespaces/default/nodes"):
+        response = await served.raw("GET", path)
+        assert (response.status, response.body) == (404, b"404 page not found\n"), path
