@@ -121,17 +121,22 @@ class Hub:
         return None
 
     async def _follow(self) -> None:
-        """The watch of a remote store, for ever."""
-        end = prefix_end(self.root)
+        """The watch of a remote store, for ever.
+
+        Where progress notices cannot be trusted (see EtcdStore.progress_is_sound), everything is watched instead of
+        what is under the root: then there is an event for every revision, and no notice is needed.
+        """
+        sound = getattr(self.store, "progress_is_sound", True)
+        key, end = (self.root, prefix_end(self.root)) if sound else (b"\0", b"\0")
         while True:
-            request = WatchRequest(self.root, end, self.revision + 1, progress_notify=True)
+            request = WatchRequest(key, end, self.revision + 1, progress_notify=sound)
             watch = self.store.watch(request)
-            prompt = asyncio.create_task(self._prompt(watch))
+            prompt = asyncio.create_task(self._prompt(watch if sound else None))
             try:
                 async for batch in watch:
                     if batch.events:
                         self._publish(batch.revision, batch.events)
-                    elif batch.revision > self.revision:
+                    elif sound and batch.revision > self.revision:
                         self.revision = batch.revision
                         self._wake()
             except RevisionCompacted as e:

@@ -57,12 +57,16 @@ class EtcdStore:
         self._compact_revision = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._watches: set[EtcdWatch] = set()
+        self.progress_is_sound = False
+        """whether a progress notice is never ahead of the events it covers"""
 
     async def start(self) -> None:
         """Raises Unavailable when no member answers."""
         self.cluster.open()
         try:
             await self.range(RangeRequest(b"\0", count_only=True))
+            status = await self._call(_MAINTENANCE + "Status", pb.StatusRequest(), pb.StatusResponse, safe=True)
+            self.progress_is_sound = progress_is_sound(status.version)
         except BaseException:
             await self.cluster.close()
             raise
@@ -171,3 +175,19 @@ class EtcdStore:
                 timeout_s=DEFRAGMENT_TIMEOUT_S,
             )
             self.cluster.move_on()
+
+
+def progress_is_sound(version: str) -> bool:
+    """Whether this etcd has the repair of its issue 15220; before it, a progress notice could overtake events.
+
+    Source: k8s.io/apiserver pkg/storage/feature, which asks for the same releases.
+    """
+    try:
+        parts = tuple(int(part) for part in version.split("-")[0].split(".")[:3])
+    except ValueError:
+        return False
+    if parts[:2] == (3, 4):
+        return parts >= (3, 4, 31)
+    if parts[:2] == (3, 5):
+        return parts >= (3, 5, 13)
+    return parts >= (3, 6)
