@@ -15,6 +15,12 @@ from berg.machinery import status
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError
 
+_DEPRECATED = {
+    ("", "v1", "componentstatuses"): "v1 ComponentStatus is deprecated in v1.19+",
+    ("", "v1", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
+"""what clients are warned of, whatever they ask"""
+
 SubHandler = Callable[[Request, Registry, Resource], Awaitable[Response]]
 ActionHandler = Callable[[Request, Resource], Awaitable[Response]]
 
@@ -32,7 +38,7 @@ class Resources:
         self.rooms: dict[tuple[str, str, str], str] = {}
         """(group, plural, subresource) → module in `subresources/`, for those that are no view of their object"""
         self.actions: dict[tuple[str, str], ActionHandler] = {}
-        """(group, plural) → handler, for resources that are only created and never stored (reviews)"""
+        """(group, plural) → handler, for resources that are never stored (reviews)"""
 
     def find(self, info: RequestInfo) -> Resource | None:
         return self.table.get((info.api_group, info.api_version, info.resource))
@@ -48,9 +54,12 @@ class Resources:
                 raise NotServed
         elif info.namespace and info.resource != "namespaces":
             raise NotServed
+        deprecated = _DEPRECATED.get((resource.group, resource.version, resource.plural))
+        if deprecated is not None:
+            request.attributes.setdefault("warnings", []).append(deprecated)
         action = self.actions.get((resource.group, resource.plural))
         if action is not None:
-            if request.method != "POST" or info.name:
+            if info.verb not in resource.verbs or (info.verb == "create" and info.name):
                 raise _not_allowed(resource, info, request)
             return await action(request, resource)
         registry = self.services.registries[resource.group, resource.plural]

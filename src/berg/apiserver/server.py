@@ -20,6 +20,7 @@ from berg.apiserver.auth.escalation import EscalationCheck
 from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer
 from berg.apiserver.auth.reviews import Reviews
 from berg.apiserver.chain import Chain
+from berg.apiserver.component_status import ComponentStatuses
 from berg.apiserver.config import Config
 from berg.apiserver.crd.serving import CustomResources, openapi_schemas
 from berg.apiserver.discovery import Discovery
@@ -85,6 +86,8 @@ class APIServer:
             import_module(f"berg.apiserver.kinds.{room}")
         self.services = Services(config, store)
         self.services.spawn = self.spawn
+        if config.encryption_provider_config:
+            await self._start_encryption(config.encryption_provider_config)
         self.resources = Resources(self.services)
         self._install(builtin().all)
         # All built-in resources: authentication, authorization and admission read them without waiting.
@@ -100,6 +103,18 @@ class APIServer:
             await self._listen()
             self.services.secure_port = self.port
         await self._run_hooks()
+
+    async def _start_encryption(self, path: str) -> None:
+        from berg.storage.encryption import config as encryption
+
+        self.services.encryption = encryption.load(Path(path), self.config.clock)
+        await self.services.encryption.start()
+
+        def fault() -> str | None:
+            problems = self.services.encryption.problems()
+            return "; ".join(problems) or None
+
+        self.health.add("kms-providers", fault)
 
     async def _open_store(self) -> Any:
         from berg import storage
@@ -169,6 +184,8 @@ class APIServer:
         for name in reviews.resources:
             self.resources.actions[name] = reviews.handle
         self.resources.actions["", "bindings"] = self._bind
+        components = ComponentStatuses(services, self._store_fault)
+        self.resources.actions["", "componentstatuses"] = components.handle
         self.health.add("ping", lambda: None)
         self.health.add("log", lambda: None)
         self.health.add("etcd", self._store_fault)
@@ -321,6 +338,8 @@ class APIServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if hasattr(self, "services"):
             await self.services.close()
+            if self.services.encryption is not None:
+                await self.services.encryption.close()
         if self._own_store is not None:
             await self._own_store.close()
 

@@ -18,12 +18,14 @@ from berg.apiserver.registry import create as creating
 from berg.apiserver.registry import delete as deleting
 from berg.apiserver.registry import update as updating
 from berg.apiserver.registry.call import Call
+from berg.apiserver.registry.negotiation import PROTOBUF
 from berg.apiserver.registry.registry import Registry, run_now
 from berg.apiserver.registry.strategy import Context, Strategy, strategy_of
 from berg.machinery.clock import Clock
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import Cacher
+from berg.storage.transform import Transformer
 
 Objects = list[Obj]
 
@@ -40,6 +42,8 @@ class Services:
         self.authorizer: Authorizer | None = None
         self.tokens: Any = None
         """signs and verifies service-account tokens, set by the server"""
+        self.encryption: Any = None
+        """encryption at rest, set by the server"""
         self.service_allocation: Any = None
         """cluster IPs and node ports, set by the server"""
         self.secure_port = config.secure_port if config.secure_port > 0 else 6443
@@ -81,9 +85,22 @@ class Services:
             namespaced=storage.namespaced,
             api_version=storage.api_version,
             kind=storage.kind,
+            transformer=self._transformer(registry),
         )
         await cacher.start()
         return cacher
+
+    def _transformer(self, registry: Registry) -> Transformer | None:
+        """How this resource's objects are written to the store: encoded, encrypted."""
+        storage = registry.storage
+        found: Transformer | None = None
+        if self.encryption is not None:
+            found = self.encryption.transformer(storage.group, storage.plural)
+        if self.config.storage_media_type == PROTOBUF and not registry.custom:
+            from berg.storage.transform import Protobuf
+
+            found = Protobuf(found)
+        return found
 
     async def open(self, *resources: Resource) -> None:
         """Reads what has been stored of these; those without storage are passed over."""
