@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from berg.scheduler.framework.classcache import ClassCache, ClassState
+from berg.scheduler.framework.classcache import Applicable, ClassCache, ClassState
 from berg.scheduler.framework.diagnosis import Diagnosis, FitError
-from berg.scheduler.framework.interface import Cycle, Filter, PreFilterResult
+from berg.scheduler.framework.interface import Cycle, Filter, PreFilterResult, Score
 from berg.scheduler.framework.profile import Profile
 from berg.scheduler.framework.status import Code, Status, error, unresolvable
 from berg.scheduler.state.arrays import ALL, Bools, Ints, RowArray, Rows
@@ -87,10 +87,10 @@ class Algorithm:
         feasible = self._feasible(cycle, state)
         rows = self._sample(np.flatnonzero(feasible))
         if not len(rows):
-            raise FitError(self._diagnose(cycle, state), cycle)
+            raise FitError(self._diagnose(cycle), cycle)
         row = self._best(cycle, state, rows)
         if row is None:
-            raise FitError(self._diagnose(cycle, state), cycle)
+            raise FitError(self._diagnose(cycle), cycle)
         return Decision(snapshot.names[row], cycle, snapshot.count, len(rows))
 
     # PreFilter
@@ -129,29 +129,29 @@ class Algorithm:
         snapshot = self.snapshot
         found = [snapshot.rows[n] for n in names if n in snapshot.rows]
         rows = np.array(sorted(found), dtype=np.intp)
-        state = ClassState(self.profile, cycle.cls)
-        verdict = _first_codes(state.filters, cycle, rows)
+        filters = self._plugins(cycle).filters
+        verdict = _first_codes(filters, cycle, rows)
         ok = rows[verdict[0] == 0]
         ok = np.array([r for r in ok if self._fits_beside_nominated(cycle, int(r))], dtype=np.intp)
         if len(ok):
-            best = ok[0] if len(ok) == 1 else self._pick(ok, self._fresh_scores(cycle, state, ok))
+            best = ok[0] if len(ok) == 1 else self._pick(ok, self._fresh_scores(cycle, ok))
             return Decision(snapshot.names[int(best)], cycle, len(rows), len(ok))
         diagnosis = Diagnosis(snapshot.count)
-        _explain(diagnosis, state.filters, cycle, rows, verdict)
+        _explain(diagnosis, filters, cycle, rows, verdict)
         rest = np.setdiff1d(np.flatnonzero(snapshot.valid), rows)
         if len(rest):
             by = sorted(cycle.data["narrowed-by"])
             status = unresolvable(f"node(s) didn't satisfy plugin(s) [{' '.join(by)}]")
             diagnosis.add(status, rest)
             diagnosis.plugins.update(by)
-        cycle.filters = state.filters
+        cycle.filters = filters
         raise FitError(diagnosis, cycle)
 
     # Filter
 
     def _feasible(self, cycle: Cycle, state: ClassState) -> Bools:
         passes = state.passes
-        for plugin in state.live:
+        for plugin in self._plugins(cycle).live:
             codes = plugin.filter(cycle, ALL)
             if codes is not None:
                 passes = passes & (codes == 0)
@@ -189,17 +189,17 @@ class Algorithm:
         finally:
             snapshot.nominated[row] = held
 
-    def _diagnose(self, cycle: Cycle, state: ClassState) -> Diagnosis:
-        cycle.filters = state.filters
+    def _diagnose(self, cycle: Cycle) -> Diagnosis:
+        filters = cycle.filters = self._plugins(cycle).filters
         diagnosis = Diagnosis(self.snapshot.count)
         rows = np.flatnonzero(self.snapshot.valid)
-        verdict = _first_codes(state.filters, cycle, rows)
+        verdict = _first_codes(filters, cycle, rows)
         for i in np.flatnonzero(verdict[0] == 0):  # pods nominated to this node are in the way
             row = int(rows[i])
             others = [p for p in snapshot_nominated(self.snapshot, row) if p.uid != cycle.pod.uid]
             if others:
                 verdict[:, i] = self._beside(cycle, row, others)[:, 0]
-        _explain(diagnosis, state.filters, cycle, rows, verdict)
+        _explain(diagnosis, filters, cycle, rows, verdict)
         return diagnosis
 
     # Score
@@ -213,7 +213,7 @@ class Algorithm:
             here = raw[rows]
             if here.any():
                 scores = scores + weight * plugin.normalize(cycle, here)
-        scores = self._add_live(cycle, state, rows, scores)
+        scores = self._add(cycle, self._plugins(cycle).live_scores, rows, scores)
         while len(rows):
             row = self._pick(rows, scores)
             if not self.snapshot.nominated or self._fits_beside_nominated(cycle, row):
@@ -222,16 +222,14 @@ class Algorithm:
             rows, scores = rows[keep], scores[keep]
         return None
 
-    def _fresh_scores(self, cycle: Cycle, state: ClassState, rows: Rows) -> Ints:
-        total: Ints = np.zeros(len(self.snapshot.valid[rows]), dtype=np.int64)
-        for plugin, weight in (*state.base_scores, *state.raw_scores):
-            points = plugin.score(cycle, rows)
-            if points is not None:
-                total = total + weight * plugin.normalize(cycle, points)
-        return self._add_live(cycle, state, rows, total)
+    def _fresh_scores(self, cycle: Cycle, rows: RowArray) -> Ints:
+        return self._add(cycle, self._plugins(cycle).scores, rows, np.zeros(len(rows), dtype=np.int64))
 
-    def _add_live(self, cycle: Cycle, state: ClassState, rows: Rows, scores: Ints) -> Ints:
-        for plugin, weight in state.live_scores:
+    def _plugins(self, cycle: Cycle) -> Applicable:
+        return Applicable.to(self.profile, cycle.cls)
+
+    def _add(self, cycle: Cycle, plugins: list[tuple[Score, int]], rows: RowArray, scores: Ints) -> Ints:
+        for plugin, weight in plugins:
             plugin.pre_score(cycle, rows)
             points = plugin.score(cycle, rows)
             if points is not None:

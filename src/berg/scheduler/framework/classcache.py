@@ -1,8 +1,8 @@
 """What pods of one template share: which nodes pass, and how they score, kept up to date row by row.
 
-For each pod class in use there is a `ClassState` with the answers of every plugin whose scope is NODE or PODS. When
-the next pod of the class comes, only the rows that changed since (usually the one that the last pod went to) are
-asked again. Plugins of scope CLUSTER are asked anew every time, by the algorithm.
+For pod classes alike in what is weighed against a node there is a `ClassState` with the answers of every plugin whose
+scope is NODE or PODS. When the next such pod comes, only the rows that changed since (usually the one that the last
+pod went to) are asked again. Plugins of scope CLUSTER are asked anew every time, by the algorithm.
 
 Invariant after `bring_up_to_date`: `codes[i]` is what the i-th cacheable filter answers for each row now, `passes` is
 where all answer 0 and a node exists, `base` the weighted sum of the scores that need no normalisation.
@@ -21,18 +21,32 @@ from berg.scheduler.state.podinfo import PodClass
 from berg.scheduler.state.snapshot import Snapshot
 
 
+class Applicable:
+    """The plugins that have something to say about a pod class."""
+
+    def __init__(self, profile: Profile, cls: PodClass) -> None:
+        self.filters: list[Filter] = [f for f in profile.filters if f.applies(cls)]
+        self.live = [f for f in self.filters if f.scope == Scope.CLUSTER]
+        self.scores = [(s, w) for s, w in profile.scores if s.scores_for(cls)]
+        self.live_scores = [(s, w) for s, w in self.scores if s.score_scope == Scope.CLUSTER]
+
+    @classmethod
+    def to(cls, profile: Profile, pods: PodClass) -> Applicable:
+        found: Applicable | None = pods.memo.get(f"plugins/{profile.name}")
+        if found is None:
+            found = pods.memo[f"plugins/{profile.name}"] = cls(profile, pods)
+        return found
+
+
 class ClassState:
     def __init__(self, profile: Profile, cls: PodClass) -> None:
         self.place = -1
         """in the snapshot's change log"""
-        applicable = [f for f in profile.filters if f.applies(cls)]
-        self.cached: list[Filter] = [f for f in applicable if f.scope != Scope.CLUSTER]
-        self.live: list[Filter] = [f for f in applicable if f.scope == Scope.CLUSTER]
-        self.filters: list[Filter] = applicable
-        scoring = [(s, w) for s, w in profile.scores if s.scores_for(cls)]
-        self.base_scores = [(s, w) for s, w in scoring if s.score_scope != Scope.CLUSTER and not s.normalizes]
-        self.raw_scores = [(s, w) for s, w in scoring if s.score_scope != Scope.CLUSTER and s.normalizes]
-        self.live_scores = [(s, w) for s, w in scoring if s.score_scope == Scope.CLUSTER]
+        plugins = Applicable.to(profile, cls)
+        self.cached: list[Filter] = [f for f in plugins.filters if f.scope != Scope.CLUSTER]
+        scoring = [(s, w) for s, w in plugins.scores if s.score_scope != Scope.CLUSTER]
+        self.base_scores = [(s, w) for s, w in scoring if not s.normalizes]
+        self.raw_scores = [(s, w) for s, w in scoring if s.normalizes]
         self.codes: list[Ints] = []
         self.passes: Bools = np.zeros(0, dtype=np.bool_)
         self.terms: list[Ints] = []
@@ -107,7 +121,7 @@ class ClassCache:
         self._states: OrderedDict[bytes, ClassState] = OrderedDict()
 
     def state(self, cycle: Cycle) -> ClassState:
-        key = cycle.cls.signature
+        key = cycle.cls.row_signature
         state = self._states.get(key)
         if state is None:
             state = self._states[key] = ClassState(self._profile, cycle.cls)
@@ -118,6 +132,3 @@ class ClassCache:
         state.bring_up_to_date(cycle)
         self._snapshot.log.trim(self._snapshot.capacity)
         return state
-
-    def forget(self, cls: PodClass) -> None:
-        self._states.pop(cls.signature, None)

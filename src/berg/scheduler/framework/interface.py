@@ -11,7 +11,8 @@ status when somebody wants to know; None means that the plugin has nothing to sa
 - PODS: … and on the pods and nominations of that row;
 - CLUSTER: … on anything. Never cached.
 
-NODE and PODS answers must depend on `cycle.cls` only, never on the single pod.
+NODE and PODS answers must depend on nothing of the pod but what `PodClass.row_signature` covers: not on its name,
+namespace, labels, owner, or rules about other pods. (Upstream's batching asks plugins for the like: SignPod.)
 
 Plugins written for one node at a time use `NodeFilter` and `NodeScore` (see `framework/pernode.py`).
 

@@ -164,7 +164,7 @@ def _counter(snapshot: Snapshot, cls: PodClass, constraint: Spread) -> PodCounte
         return group.namespace == namespace and selector.matches(group.labels)
 
     id = b"spread:" + namespace.encode() + b"\0" + constraint.selector_id
-    return snapshot.counters.counter(id, matches, terminating=False)
+    return snapshot.counters.counter(id, matches, exact=selector.exact(), terminating=False)
 
 
 def _taking_part(snapshot: Snapshot, cls: PodClass, constraint: Spread, keys: list[Spread]) -> Bools | None:

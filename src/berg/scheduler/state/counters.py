@@ -16,6 +16,7 @@ summed anew only when the label column itself changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,23 @@ from berg.scheduler.state.columns import LabelColumn
 from berg.scheduler.state.podinfo import PodClass, PodInfo, Term
 
 Matcher = Callable[["LabelClass"], bool]
+Label = tuple[str, str]
+T = TypeVar("T")
+
+
+class ByLabel(Generic[T]):
+    """Things that ask for a label, found by a pod's labels; those that name none are always candidates."""
+
+    def __init__(self) -> None:
+        self._by: dict[Label | None, list[T]] = {}
+
+    def add(self, label: Label | None, thing: T) -> None:
+        self._by.setdefault(label, []).append(thing)
+
+    def candidates(self, labels: dict[str, str]) -> Iterable[T]:
+        yield from self._by.get(None, ())
+        for label in labels.items():
+            yield from self._by.get(label, ())
 
 
 class DomainCount:
@@ -64,11 +82,12 @@ class DomainCount:
 
 
 class PodCounter(DomainCount):
-    """Pods that match; `terminating` says whether those being deleted count."""
+    """Pods that match; `terminating` says whether those being deleted count. `exact` is a label that all have."""
 
-    def __init__(self, capacity: int, matches: Matcher, terminating: bool) -> None:
+    def __init__(self, capacity: int, matches: Matcher, exact: Label | None, terminating: bool) -> None:
         super().__init__(capacity)
         self.matches = matches
+        self.exact = exact
         self.terminating = terminating
         self.used = 0
 
@@ -106,9 +125,12 @@ class Counters:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._classes: dict[tuple[str, tuple[tuple[str, str], ...]], LabelClass] = {}
+        self._classes: dict[tuple[str, tuple[Label, ...]], LabelClass] = {}
+        self._classes_by: dict[Label, list[LabelClass]] = {}
         self._counters: dict[tuple[bytes, bool], PodCounter] = {}
+        self._counters_by: ByLabel[PodCounter] = ByLabel()
         self._carriers: dict[tuple[str, bytes, int], Carrier] = {}
+        self._carriers_by: ByLabel[Carrier] = ByLabel()
         self._carriers_version = 0
         self._clock = 0
         self.namespaces: dict[str, dict[str, str]] = {}
@@ -127,7 +149,9 @@ class Counters:
         one = self._classes.get(key)
         if one is None:
             one = self._classes[key] = LabelClass(cls.namespace, cls.labels)
-            one.counters = [c for c in self._counters.values() if c.matches(one)]
+            one.counters = [c for c in self._counters_by.candidates(one.labels) if c.matches(one)]
+            for label in one.labels.items():
+                self._classes_by.setdefault(label, []).append(one)
         cls.label_class = one
         return one
 
@@ -154,6 +178,7 @@ class Counters:
         found = self._carriers.get(key)
         if found is None:
             found = self._carriers[key] = Carrier(self._capacity, kind, term, weight)
+            self._carriers_by.add(term.selector.exact(), found)
             self._carriers_version += 1
         return found
 
@@ -165,19 +190,22 @@ class Counters:
         if group.carriers_version != self._carriers_version:
             labels = self.namespaces.get(group.namespace, {})
             group.carriers = [
-                c for c in self._carriers.values() if c.term.matches(group.namespace, group.labels, labels)
+                c
+                for c in self._carriers_by.candidates(group.labels)
+                if c.term.matches(group.namespace, group.labels, labels)
             ]
             group.carriers_version = self._carriers_version
         return group.carriers
 
-    def counter(self, id: bytes, matches: Matcher, *, terminating: bool) -> PodCounter:
-        """The counter of that id; `matches` is tried on every label class when it is new."""
+    def counter(self, id: bytes, matches: Matcher, *, exact: Label | None, terminating: bool) -> PodCounter:
+        """The counter of that id; when it is new, `matches` is tried on every label class (with the label `exact`)."""
         self._clock += 1
         key = (id, terminating)
         found = self._counters.get(key)
         if found is None:
-            found = self._counters[key] = PodCounter(self._capacity, matches, terminating)
-            for group in self._classes.values():
+            found = self._counters[key] = PodCounter(self._capacity, matches, exact, terminating)
+            self._counters_by.add(exact, found)
+            for group in self._classes.values() if exact is None else self._classes_by.get(exact, ()):
                 if matches(group):
                     group.counters.append(found)
                     _pour(found, group.rows, 1)
@@ -194,7 +222,8 @@ class Counters:
             labels = self.namespaces.get(group.namespace, {})
             return all(t.matches(group.namespace, group.labels, labels) for t in terms)
 
-        return self.counter(prefix + b"\0".join(t.id for t in terms), matches, terminating=True)
+        id = prefix + b"\0".join(t.id for t in terms)
+        return self.counter(id, matches, exact=terms[0].selector.exact(), terminating=True)
 
     def set_namespace(self, name: str, labels: dict[str, str] | None) -> None:
         """A namespace's labels changed: whatever selects namespaces is counted anew when next asked for."""
@@ -215,7 +244,14 @@ class Counters:
         groups = {id(c.label_class) for c in used}
         carried = {id(carrier) for c in used for carrier in c.memo.get("carriers", ())}
         self._classes = {k: g for k, g in self._classes.items() if id(g) in groups or g.rows}
+        self._classes_by.clear()
+        for group in self._classes.values():
+            for label in group.labels.items():
+                self._classes_by.setdefault(label, []).append(group)
         self._carriers = {k: c for k, c in self._carriers.items() if id(c) in carried or c.total}
+        self._carriers_by = ByLabel()
+        for carrier in self._carriers.values():
+            self._carriers_by.add(carrier.term.selector.exact(), carrier)
         self._carriers_version += 1
 
     def _forget_unused(self) -> None:
@@ -226,6 +262,9 @@ class Counters:
     def _drop(self, keys: set[tuple[bytes, bool]]) -> None:
         gone = {id(self._counters.pop(k)) for k in keys}
         if gone:
+            self._counters_by = ByLabel()
+            for counter in self._counters.values():
+                self._counters_by.add(counter.exact, counter)
             for group in self._classes.values():
                 group.counters = [c for c in group.counters if id(c) not in gone]
 

@@ -114,6 +114,8 @@ class PodClass:
     """What pods of one template share. `memo` is for plugins: facts about the class that never change."""
 
     signature: bytes
+    row_signature: bytes
+    """of what decides about a node by itself: not namespace, labels, owner, and rules about other pods"""
     namespace: str
     labels: dict[str, str]
     spec: Obj
@@ -211,34 +213,52 @@ def _signature(meta: Obj, spec: Obj, status: Obj) -> bytes:
     get = spec.get
     owners = meta.get("ownerReferences")
     owner = owners[0].get("uid") if owners else None
-    resized = None
-    if statuses := status.get("containerStatuses"):
-        resized = [s.get("resources") or s.get("allocatedResources") for s in statuses]
     return orjson.dumps(
         (
             meta.get("namespace"),
             meta.get("labels"),
             owner,
-            get("priority"),
-            get("preemptionPolicy"),
             get("schedulerName"),
-            get("nodeSelector"),
             get("affinity"),
-            get("tolerations"),
             get("topologySpreadConstraints"),
-            get("hostNetwork"),
-            get("overhead"),
-            get("resources"),
             get("resourceClaims"),
-            [(c.get("image"), c.get("resources"), c.get("ports")) for c in get("containers") or ()],
-            [
-                (c.get("image"), c.get("resources"), c.get("ports"), c.get("restartPolicy"))
-                for c in get("initContainers") or ()
-            ],
+            _about_nodes(spec),
             [v if "ephemeral" not in v else (v, meta.get("name")) for v in _volumes(spec)],
-            resized,
+            [s.get("resources") or s.get("allocatedResources") for s in status.get("containerStatuses") or ()],
         ),
-        option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS,
+        option=orjson.OPT_SORT_KEYS,
+    )
+
+
+def _about_nodes(spec: Obj) -> tuple[Any, ...]:
+    """Everything that is weighed against a node alone, but for affinity."""
+    get = spec.get
+    return (
+        get("priority"),
+        get("preemptionPolicy"),
+        get("nodeSelector"),
+        get("tolerations"),
+        get("hostNetwork"),
+        get("overhead"),
+        get("resources"),
+        [(c.get("image"), c.get("resources"), c.get("ports")) for c in get("containers") or ()],
+        [
+            (c.get("image"), c.get("resources"), c.get("ports"), c.get("restartPolicy"))
+            for c in get("initContainers") or ()
+        ],
+    )
+
+
+def _row_signature(pod: Obj) -> bytes:
+    spec, statuses = pod["spec"], (pod.get("status") or {}).get("containerStatuses") or ()
+    return orjson.dumps(
+        (
+            _about_nodes(spec),
+            (spec.get("affinity") or {}).get("nodeAffinity"),
+            [v["image"].get("reference") for v in spec.get("volumes") or () if v.get("image")],
+            [s.get("resources") or s.get("allocatedResources") for s in statuses],
+        ),
+        option=orjson.OPT_SORT_KEYS,
     )
 
 
@@ -268,6 +288,7 @@ def _pod_class(signature: bytes, pod: Obj) -> PodClass:
 
     return PodClass(
         signature=signature,
+        row_signature=_row_signature(pod),
         namespace=namespace,
         labels=labels,
         spec=spec,
