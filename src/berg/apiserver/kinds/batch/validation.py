@@ -306,7 +306,9 @@ def _take_scheduling(template: Obj, before: Obj) -> None:
     for key in ("nodeSelector", "tolerations", "schedulingGates"):
         was[key] = pod.get(key)
     node = (pod.get("affinity") or {}).get("nodeAffinity")
-    was["affinity"] = {**(was.get("affinity") or {}), "nodeAffinity": node}
+    affinity = {**(was.get("affinity") or {}), "nodeAffinity": node}
+    kept = {k: v for k, v in affinity.items() if v is not None}
+    was["affinity"] = kept or pod.get("affinity")  # nothing, whether it is left out or empty
     metadata = template.get("metadata") or {}
     before["metadata"] = {
         **(before.get("metadata") or {}),
