@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from berg.cli.role import ApiGate
 from berg.client.rest import Client
 from berg.dns.server import Config as DNSConfig
 from berg.dns.server import DNSServer
@@ -59,7 +60,8 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
         client("dns"),
         DNSConfig(node_name=node.name, listen_address=node.address, port=0, publish_address=node.address),
     )
-    return [*parts, network, kubelet, proxy, dns]
+    # The kubelet needs no API to begin with: static pods, and what ran before.
+    return [*parts, kubelet, ApiGate(spec), network, proxy, dns]
 
 
 def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> BridgeNetwork:

@@ -33,6 +33,26 @@ class Component(Protocol):
     async def stop(self) -> None: ...
 
 
+class ApiGate:
+    """Holds up what is started after it until the API server takes connections: no component needs to begin with
+    failures just because all processes of a cluster start together."""
+
+    def __init__(self, spec: ClusterSpec) -> None:
+        self._address = (spec.nodes[0].address if any(n.netns for n in spec.nodes) else "127.0.0.1", spec.api_port)
+
+    async def start(self) -> None:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(*self._address)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+
+    async def stop(self) -> None: ...
+
+
 Build = Callable[[Layout, ClusterSpec], list[Any]]
 
 
@@ -81,6 +101,7 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         leader_elect=False,
     )
     return [
+        ApiGate(spec),
         Addons(Client.from_kubeconfig(str(layout.kubeconfig("admin"))), spec),
         ControllerManager(Client.from_kubeconfig(str(layout.kubeconfig("controller-manager"))), manager),
         Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler")))),
