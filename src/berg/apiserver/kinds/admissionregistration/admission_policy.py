@@ -55,7 +55,7 @@ class _PolicyStrategy(Strategy):
         match_resources_defaults(spec.get("matchConstraints"))
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
-        from berg.apiserver.kinds.admissionregistration.validation import validate_policy
+        from berg.apiserver.kinds.admissionregistration.policy_validation import validate_policy
 
         return validate_policy(obj)
 
@@ -75,7 +75,7 @@ class _BindingStrategy(Strategy):
         match_resources_defaults((obj.get("spec") or {}).get("matchResources"))
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
-        from berg.apiserver.kinds.admissionregistration.validation import validate_policy_binding
+        from berg.apiserver.kinds.admissionregistration.policy_validation import validate_policy_binding
 
         return validate_policy_binding(obj)
 

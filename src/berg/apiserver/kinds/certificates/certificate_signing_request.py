@@ -95,7 +95,7 @@ class CertificateSigningRequestStrategy(Strategy):
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.certificates.validation import validate_conditions_of_request
 
-        return validate_conditions_of_request(obj, old)
+        return validate_conditions_of_request(obj, old, approving=ctx.subresource == "approval")
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.certificates.validation import validate_request_status
