@@ -7,7 +7,7 @@ Source: pkg/kubelet/lifecycle/predicate.go; scheduler plugins noderesources, nod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from berg.kubelet import container_resources
@@ -15,7 +15,22 @@ from berg.kubelet import pod as p
 from berg.machinery import quantity
 from berg.machinery.status import Obj
 
-CRITICAL_PRIORITY = 2_000_000_000
+SAFE_SYSCTLS = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +39,9 @@ class Refusal:
     message: str
 
 
-def admit(pod: Obj, node: Obj, others: Iterable[Obj]) -> Refusal | None:
-    """`others` are the pods that this node already runs, without those that have ended."""
+def admit(pod: Obj, node: Obj, others: Iterable[Obj], unsafe_sysctls: Sequence[str] = ()) -> Refusal | None:
+    """`others` are the pods that this node already runs, without those that have ended; `unsafe_sysctls` patterns
+    of sysctls that are allowed besides the safe ones."""
     wanted_os = (pod["spec"].get("os") or {}).get("name")
     if wanted_os and wanted_os != "linux":
         return Refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
@@ -36,10 +52,31 @@ def admit(pod: Obj, node: Obj, others: Iterable[Obj]) -> Refusal | None:
             "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
         )
     others = list(others)
+    if (refusal := _sysctls(pod, unsafe_sysctls)) is not None:
+        return refusal
     for check in (_resources, _affinity, _ports, _taints):
         if (refusal := check(pod, node, others)) is not None:
             return refusal
     return None
+
+
+def _sysctls(pod: Obj, unsafe: Sequence[str]) -> Refusal | None:
+    for sysctl in (pod["spec"].get("securityContext") or {}).get("sysctls") or ():
+        name = sysctl["name"].replace("/", ".")
+        why = ""
+        if p.host_network(pod) and name.startswith("net."):
+            why = f'"{name}" not allowed with host net enabled'
+        elif pod["spec"].get("hostIPC") and name.startswith(("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")):
+            why = f'"{name}" not allowed with host ipc enabled'
+        elif name not in SAFE_SYSCTLS and not any(_sysctl_matches(name, pattern) for pattern in unsafe):
+            why = f'"{name}" not allowlisted'
+        if why:
+            return Refusal("SysctlForbidden", f"forbidden sysctl: {why}")
+    return None
+
+
+def _sysctl_matches(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def _resources(pod: Obj, node: Obj, others: list[Obj]) -> Refusal | None:

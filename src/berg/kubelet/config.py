@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from berg.machinery.status import Obj
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
@@ -220,6 +218,8 @@ def _set(config: KubeletConfig, attribute: str, value: Any) -> None:
 
 def load(path: str | Path, config: KubeletConfig | None = None) -> KubeletConfig:
     """The configuration in `path` over `config` (or upstream's defaults)."""
+    import yaml
+
     config = config or KubeletConfig()
     document = yaml.safe_load(Path(path).read_text())
     if not isinstance(document, dict):

@@ -131,8 +131,6 @@ class Killer:
         if ordering is not None and (left := end - self._clock.monotonic()) > 0:
             await self._within(left, ordering.wait_for_turn(c["name"]))
         left_s = max(int(end - self._clock.monotonic()), MINIMUM_GRACE_S)
-        if override_s == 0:
-            left_s = 0
         try:
             await self._cri.stop_container(pb.StopContainerRequest(container_id=id, timeout=left_s))
         except CRIError as e:

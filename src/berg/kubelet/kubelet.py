@@ -297,7 +297,7 @@ class Kubelet:
         if p.deletion_requested(pod) or p.is_terminal_phase(p.phase(pod)):
             return True
         node = self.node.node or {**self.node.initial(), "status": {"allocatable": self.node.allocatable()}}
-        refusal = admission.admit(pod, node, self._active_pods(but=p.uid(pod)))
+        refusal = admission.admit(pod, node, self._active_pods(but=p.uid(pod)), self.config.allowed_unsafe_sysctls)
         if refusal is None and (pressure := self.eviction.refuses(pod)) is not None:
             refusal = admission.Refusal("Evicted", pressure)
         if refusal is None:
@@ -372,10 +372,12 @@ class Kubelet:
         while True:
             try:
                 await self.syncer.clean_up(uid)
-                return
+                break
             except (CRIError, OSError) as e:
                 log.warning("cleaning up pod %s: %s", uid, e)
                 await self.clock.sleep(CLEAN_UP_RETRY_S)
+        if (again := self.pods.pods.get(uid)) is not None:  # the same manifest has come back
+            self.workers.update(again)
 
     def _orphan(self, uid: str) -> None:
         if self._sources_ready and uid not in self.pods.pods and self.workers.get(uid) is None:
@@ -490,11 +492,16 @@ class Kubelet:
                 self._objects_changed({uid})
 
     async def _runtime_handler(self, pod: Obj) -> str:
-        name = pod["spec"].get("runtimeClassName")
-        if not name:
-            return ""
-        try:
-            found = await self.client.get(resource("runtimeclasses.node.k8s.io"), None, name)
-        except ApiError as e:
-            raise ValueError(f"failed to get sandbox runtime: {e.message}") from e
-        return found.get("handler") or ""
+        name, handler = pod["spec"].get("runtimeClassName"), ""
+        if name:
+            try:
+                found = await self.client.get(resource("runtimeclasses.node.k8s.io"), None, name)
+            except ApiError as e:
+                raise ValueError(f"failed to get sandbox runtime: {e.message}") from e
+            handler = found.get("handler") or ""
+        if pod["spec"].get("hostUsers") is False:
+            # No mappings of users are given out yet, so such a pod must not run without.
+            raise ValueError(
+                f'can\'t set `spec.hostUsers: false`, RuntimeClass handler "{handler}" does not support user namespaces'
+            )
+        return handler

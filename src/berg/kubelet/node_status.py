@@ -157,10 +157,8 @@ class NodeStatus:
             node["spec"]["providerID"] = c.provider_id
         return node
 
-    async def status(self, old: Obj, *, tell: bool = True) -> Obj:
-        """The node's status now, over what was said before. Only the heartbeat times always change.
-
-        `tell`: changes of conditions are events."""
+    async def status(self, old: Obj) -> Obj:
+        """The node's status now, over what was said before. Only the heartbeat times always change."""
         m, now = self._facts.machine, rfc3339(self._clock.now())
         status = copy.deepcopy(old)
         status["addresses"] = [{"type": "InternalIP", "address": ip} for ip in self._facts.ips] + [
@@ -195,8 +193,8 @@ class NodeStatus:
         conditions = [c for c in status.get("conditions") or () if c["type"] not in (*_PRESSURES, "Ready")]
         before = {c["type"]: c for c in old.get("conditions") or ()}
         for type in _PRESSURES:
-            conditions.append(self._pressure(type, before.get(type), now, tell))
-        conditions.append(self._ready(capacity, before.get("Ready"), now, tell))
+            conditions.append(self._pressure(type, before.get(type), now))
+        conditions.append(self._ready(capacity, before.get("Ready"), now))
         status["conditions"] = conditions
         return status
 
@@ -246,7 +244,7 @@ class NodeStatus:
             "message": message,
         }
 
-    def _pressure(self, type: str, was: Obj | None, now: str, tell: bool) -> Obj:
+    def _pressure(self, type: str, was: Obj | None, now: str) -> Obj:
         under = self._facts.pressure(type)
         if type == "DiskPressure":
             words = (
@@ -264,11 +262,11 @@ class NodeStatus:
             name = ("Insufficient" if under else "Sufficient") + ("Memory" if what == "memory" else "PID")
             words = (f"KubeletHas{name}", f"kubelet has {amount} {what} available")
             event = f"NodeHas{name}"
-        if tell and (was is None or was.get("status") != ("True" if under else "False")):
+        if was is None or was.get("status") != ("True" if under else "False"):
             self._event(self.reference, "Normal", event, f"Node {self._config.node_name} status is now: {event}")
         return self._condition(type, under, *words, was, now)
 
-    def _ready(self, capacity: dict[str, str], was: Obj | None, now: str, tell: bool) -> Obj:
+    def _ready(self, capacity: dict[str, str], was: Obj | None, now: str) -> Obj:
         errors = [e for e in (self._runtime.runtime_error, self._runtime.network_error, self._facts.shutdown()) if e]
         if missing := [r for r in ("cpu", "memory", "pods", "ephemeral-storage") if r not in capacity]:
             errors.append(f"missing node capacity for resources: {', '.join(missing)}")
@@ -277,7 +275,7 @@ class NodeStatus:
             answer = self._condition("Ready", True, "KubeletReady", "kubelet is posting ready status", was, now)
         else:
             answer = self._condition("Ready", False, "KubeletNotReady", problem, was, now)
-        if tell and (was is None or was.get("status") != answer["status"]):
+        if was is None or was.get("status") != answer["status"]:
             event = "NodeReady" if problem is None else "NodeNotReady"
             self._event(self.reference, "Normal", event, f"Node {self._config.node_name} status is now: {event}")
         return answer
@@ -325,7 +323,7 @@ class NodeStatus:
         wanted = self.initial()
         if self._config.register_node:
             try:
-                first = {**wanted, "status": await self.status({}, tell=False)}
+                first = {**wanted, "status": await self.status({})}
                 self._node = await self._client.create(nodes, first)
                 return
             except ApiError as e:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
-import yaml
 
 from berg.kubelet import pod as p
 from berg.machinery.clock import Clock, rfc3339
@@ -153,6 +152,8 @@ class FileSource:
         await asyncio.sleep(0)
 
     def scan(self) -> None:
+        import yaml
+
         found: dict[str, Obj] = {}
         for file in self._files():
             try:

@@ -35,6 +35,10 @@ class _Entry:
     """The status as the API had it last."""
     version: int = 0
     done: int = 0
+    written_version: str = ""
+    """The pod's resourceVersion that `written` came with."""
+    unstored: Obj | None = None
+    """What the API did not keep of what was sent: to send it again would be vain."""
     finished: bool = False
     """Nothing of the pod is left; if its deletion was asked for it may go now."""
     task: asyncio.Task[None] | None = None
@@ -94,9 +98,10 @@ class StatusManager:
         if entry is None:
             return
         entry.pod = pod
-        if entry.written is not None and _differs(entry.status, pod.get("status") or {}):
-            entry.written = pod.get("status") or {}
-            if entry.done == entry.version:
+        if entry.written is not None and entry.done == entry.version and not _older(pod, entry.written_version):
+            missing = diff(pod.get("status") or {}, entry.status)
+            if missing and missing != entry.unstored:
+                entry.written = pod.get("status") or {}
                 entry.version += 1
                 self._kick(p.uid(pod), entry)
         if entry.finished and p.deletion_requested(pod):
@@ -181,11 +186,14 @@ class StatusManager:
             base = entry.written
             if base is None:
                 base = target.get("status") or {}
-            patch = diff(base, entry.status)
+            sent = entry.status
+            patch = diff(base, sent)
             if patch:
                 body: Obj = {"metadata": {"uid": p.uid(target)}, "status": patch}
                 answer = await self._client.patch(pods, *where, body, type="strategic", subresource="status")
                 entry.written = answer.get("status") or {}
+                entry.written_version = answer["metadata"].get("resourceVersion") or ""
+                entry.unstored = diff(entry.written, sent) or None
             if entry.finished and p.deletion_requested(entry.pod) and not p.is_mirror(target):
                 await self._client.delete(pods, *where, grace_period_s=0, uid=p.uid(target))
                 return True
@@ -196,8 +204,10 @@ class StatusManager:
         return False
 
 
-def _differs(ours: Obj, theirs: Obj) -> bool:
-    return bool(diff(theirs, ours))
+def _older(pod: Obj, version: str) -> bool:
+    """Whether the watch is still behind what our own write was answered with."""
+    seen = pod["metadata"].get("resourceVersion") or ""
+    return bool(version) and seen.isdigit() and version.isdigit() and int(seen) <= int(version)
 
 
 def diff(old: Obj, new: Obj) -> Obj:
