@@ -144,5 +144,5 @@ def _runtime(endpoint: str, config: KubeletConfig) -> tuple[Any, list[Any]]:
         )
     from berg.runtime.remote import RemoteRuntime
 
-    remote = RemoteRuntime(endpoint.removeprefix("unix://"))
+    remote = RemoteRuntime(endpoint.removeprefix("unix://"))  # type: ignore[abstract]  # made at run time
     return remote, [remote]

@@ -74,7 +74,7 @@ def _runtime(layout: Layout, spec: ClusterSpec, node: NodeSpec, network: BridgeN
     if spec.runtime == "containerd":
         from berg.runtime.remote import RemoteRuntime
 
-        remote = RemoteRuntime(spec.containerd_socket)
+        remote = RemoteRuntime(spec.containerd_socket)  # type: ignore[abstract]  # its methods are made at run time
         return remote, [remote]
     from berg.cli.image_service import ImageService
     from berg.runtime.own.runtime import BergRuntime
