@@ -7,8 +7,7 @@ it learn the same from them. Everything that must not be lost is on disk before 
     created ──start──> running ──exit file──> exited ──remove──> gone
        └──────start failed (128, StartError)────┘
 
-`Running` holds what exists only while a process lives and this Berg looks after it: the log pumps, the terminal, a
-pidfd. A restarted Berg makes it anew from the pipes.
+What exists only while the process lives stands in `running.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
@@ -29,8 +28,8 @@ from berg.runtime.own import cgroups
 from berg.runtime.own import syscalls as sc
 from berg.runtime.own.bundle import Bundle, OCIRuntime, launch
 from berg.runtime.own.launcher import Launcher
-from berg.runtime.own.logs import LogFile, LogPump
-from berg.runtime.own.monitor import PTY_FD, EventFiles, Spawned, Streams, install
+from berg.runtime.own.monitor import EventFiles, Spawned, Streams, install
+from berg.runtime.own.running import Running
 from berg.runtime.own.state import Container, Records, boot_id, is_alive, process_start
 
 if TYPE_CHECKING:
@@ -45,14 +44,11 @@ LOST_EXIT_CODE = 255
 """The exit code when nobody saw the end: upstream's runtimes say the same."""
 
 
-@dataclass(slots=True)
-class Running:
-    streams: Streams
-    log: LogFile
-    pumps: dict[str, LogPump] = field(default_factory=dict)
-    pty: int = -1
-    pidfd: int = -1
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
+@dataclass(frozen=True, slots=True)
+class Exit:
+    code: int
+    at: int
+    reason: str
 
 
 class Containers:
@@ -73,6 +69,7 @@ class Containers:
         self._on_event = on_event
         self._running: dict[str, Running] = {}
         self._starting: dict[str, asyncio.Future[bool]] = {}
+        self._ending: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -157,7 +154,7 @@ class Containers:
         if container.state.state != "running" or running is None:
             return
         if timeout_s > 0:
-            self._signal(container, _signal_number(container.state.stop_signal))
+            running.signal(_signal_number(container.state.stop_signal))
             try:
                 async with asyncio.timeout(timeout_s):
                     await running.exited.wait()
@@ -170,7 +167,7 @@ class Containers:
         running = self._running.get(container.id)
         if container.state.state != "running" or running is None:
             return
-        self._signal(container, signal.SIGKILL)
+        running.signal(signal.SIGKILL)
         if container.state.cgroup:
             await asyncio.to_thread(cgroups.kill, container.state.cgroup)
         try:
@@ -300,66 +297,34 @@ class Containers:
     # While it runs
 
     def _attach(self, container: Container, pty: int = -1) -> None:
-        """Takes hold of the streams of a live monitor."""
-        if container.id in self._running:
-            return
-        streams = self._streams(container)
-        running = Running(streams, LogFile(self._log_path(container)))
-        try:
-            running.log.open()
-        except OSError as error:
-            log.warning("container %s: no log: %s", container.id, error)
-        for name in ("stdout",) if streams.tty else ("stdout", "stderr"):
-            try:
-                if streams.tty:
-                    running.pty = pty if pty >= 0 else self._take_pty(container)
-                    fd = os.dup(running.pty)
-                else:
-                    fd = os.open(streams.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                log.warning("container %s: %s is lost: %s", container.id, name, error)
-                continue
-            running.pumps[name] = pump = LogPump(fd, name, running.log)
-            pump.start()
-        self._running[container.id] = running
-
-    def _take_pty(self, container: Container) -> int:
-        pidfd = os.pidfd_open(container.state.monitor_pid)
-        try:
-            return sc.pidfd_getfd(pidfd, PTY_FD)
-        finally:
-            os.close(pidfd)
+        if container.id not in self._running:
+            monitor = container.state.monitor_pid
+            streams = self._streams(container)
+            log_file = log_path(self.bundle(container.id))
+            self._running[container.id] = Running.attach(streams, log_file, monitor, pty)
 
     def _watch(self, container: Container) -> None:
-        """Sees the process end, also when its monitor is gone and no file will tell."""
         running = self._running.get(container.id)
-        if running is None or running.pidfd >= 0:
-            return
-        try:
-            if not is_alive(container.state.pid, container.state.pid_start):
-                raise ProcessLookupError
-            running.pidfd = os.pidfd_open(container.state.pid)
-        except OSError:
+        if running is None or not running.watch(container.state, lambda: self._end_soon(container)):
             self._end_soon(container)
-            return
-        asyncio.get_running_loop().add_reader(running.pidfd, self._end_soon, container)
 
-    def _signal(self, container: Container, number: int) -> None:
-        running = self._running.get(container.id)
-        if running is not None and running.pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(running.pidfd, number)
-            except ProcessLookupError:
-                pass
+    def _detach(self, id: str) -> None:
+        running = self._running.pop(id, None)
+        if running is not None:
+            running.close()
 
     # The end
 
     def _end_soon(self, container: Container) -> None:
         running = self._running.get(container.id)
-        if running is not None and running.pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(running.pidfd)
+        if running is not None:
+            running.unwatch()
+        if container.id in self._ending:
+            return  # the file and the pidfd tell of the same end
+        self._ending.add(container.id)
         task = asyncio.get_running_loop().create_task(self._end(container))
         self._tasks.add(task)
+        task.add_done_callback(lambda _: self._ending.discard(container.id))
         task.add_done_callback(self._tasks.discard)
 
     async def _end(self, container: Container) -> None:
@@ -368,47 +333,45 @@ class Containers:
             self._started(container)  # it ran and ended while nobody looked
         if state.state != "running":
             return
-        status = await self._exit_status(container)
-        if state.state != "running":
-            return  # both the file and the pidfd told
+        exit = await self._exit_status(container)
         if state.cgroup:
             await asyncio.to_thread(cgroups.kill, state.cgroup)
             state.oom_kills = cgroups.oom_kills(state.cgroup)
-        state.exit_code, state.finished_at = status
+        state.exit_code, state.finished_at, state.reason = exit.code, exit.at, exit.reason
+        if state.oom_kills:
+            state.reason = "OOMKilled"
         state.state = "exited"
-        state.reason = "OOMKilled" if state.oom_kills else "Completed" if state.exit_code == 0 else "Error"
-        if state.exit_code == LOST_EXIT_CODE and not self._files.has(container.id, "exit"):
-            state.reason = "Unknown"
         self.records.save(container)
         self._finish(container)
         self._on_event(container, "stopped")
 
-    async def _exit_status(self, container: Container) -> tuple[int, int]:
-        """Exit code and time. The monitor writes them moments after the process has ended, if it is there."""
+    async def _exit_status(self, container: Container) -> Exit:
+        """The monitor writes it moments after the process has ended, if it is there."""
         state = container.state
         patience = EXIT_PATIENCE_S
         while (written := self._files.exit_status(container.id)) is None:
             if not is_alive(state.monitor_pid, state.monitor_start):
                 patience -= 0.002  # it may be one that was never noted; else it is gone, and its last word is on disk
                 if patience < 0:
-                    return LOST_EXIT_CODE, time.time_ns()
+                    break
             await asyncio.sleep(0.002)
+        if written is not None and not is_alive(state.pid, state.pid_start):
+            code, at = written
+            return Exit(code, at, "Completed" if code == 0 else "Error")
+        # The monitors were killed, the container may go on: its end is still to come, and nobody will know more of it.
         if is_alive(state.pid, state.pid_start):
-            # The OCI runtime was killed, the container was not: its end is still to come, and nobody will know more.
             pidfd = os.pidfd_open(state.pid)
             try:
                 await _readable(pidfd)
             finally:
                 os.close(pidfd)
-            return LOST_EXIT_CODE, time.time_ns()
-        return written
+        return Exit(LOST_EXIT_CODE, time.time_ns(), "Unknown")
 
     def _finish(self, container: Container) -> None:
         """After the end is on record: the last of the log, and the monitor may go."""
         running = self._running.get(container.id)
         if running is not None:
-            for pump in running.pumps.values():
-                pump.drain()
+            running.drain()
             running.streams.acknowledge()
             running.exited.set()
         self._detach(container.id)
@@ -426,19 +389,6 @@ class Containers:
         state.message = "the node was restarted"
         state.finished_at = time.time_ns()
         self.records.save(container)
-
-    def _detach(self, id: str) -> None:
-        running = self._running.pop(id, None)
-        if running is None:
-            return
-        for pump in running.pumps.values():
-            pump.close()
-        running.log.close()
-        for fd in (running.pidfd, running.pty):
-            if fd >= 0:
-                if fd == running.pidfd:
-                    asyncio.get_running_loop().remove_reader(fd)
-                os.close(fd)
 
     def _reap(self, pid: int) -> None:
         """The monitor is our child, unless an earlier Berg spawned it. It ends right after it was acknowledged."""
@@ -486,9 +436,6 @@ class Containers:
 
     def _streams(self, container: Container) -> Streams:
         return Streams(os.path.join(self._io, container.id), container.config.tty, container.config.stdin)
-
-    def _log_path(self, container: Container) -> str:
-        return log_path(self.bundle(container.id))
 
     def _layer_names(self, container: Container) -> list[str]:
         try:

@@ -224,9 +224,7 @@ class _Repository:
 
     def _refused(self, status: int, path: str, body: bytes) -> PullError:
         if status == 404:
-            return PullError(
-                f'failed to resolve reference "{str(self._name)}": {self._name}: not found', Code.NOT_FOUND
-            )
+            return PullError(f'failed to resolve reference "{self._name}": {self._name}: not found', Code.NOT_FOUND)
         if status in (401, 403):
             text = "pull access denied, repository does not exist or may require authorization"
             return PullError(self._failed(path, f"{text} (status {status})"), Code.UNAUTHENTICATED)
