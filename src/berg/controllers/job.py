@@ -98,7 +98,8 @@ class JobController(APIController):
         before, after = self._owner(old), self._owner(new)
         if before is not None and before is not after:
             self.enqueue(before)
-            if is_tracked(new) and after is None:
+            # One that still matches is about to be adopted again, and will be counted then.
+            if is_tracked(new) and after is None and not self._matches(before, new):
                 self.orphans.add(meta.key(new))
         if after is not None:
             self._note_released(after, new)
@@ -132,11 +133,13 @@ class JobController(APIController):
         if is_tracked(pod) and is_finished(job):
             self.orphans.add(meta.key(pod))
 
+    def _matches(self, job: Obj, pod: Obj) -> bool:
+        selector = Selector.of(job["spec"].get("selector"))
+        return not selector.everything and selector.matches(meta.labels(pod))
+
     def _enqueue_matching(self, pod: Obj) -> None:
-        labels = meta.labels(pod)
         for job in self.jobs.lister.list(meta.namespace(pod)):
-            selector = Selector.of(job["spec"].get("selector"))
-            if not selector.everything and selector.matches(labels):
+            if self._matches(job, pod):
                 self.enqueue(job)
 
     # -- the loop

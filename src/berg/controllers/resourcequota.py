@@ -58,13 +58,12 @@ class ResourceQuotaController(APIController):
         if ended or meta.is_deleting(old) != meta.is_deleting(new):
             self._freed(name, new)
 
-    def _informer(self, name: str) -> Informer | None:
-        """For `pods`, `deployments.apps`; None when there is no such resource."""
+    async def _informer(self, name: str) -> Informer | None:
+        """For `pods`, `deployments.apps`, `widgets.example.com`; None when there is no such resource."""
         if name not in self.informers:
-            plural, _, group = name.partition(".")
-            r: Resource | None = builtin().preferred(group, plural)
-            if r is None:
-                return None
+            r = await self._resource(name)
+            if r is None or name in self.informers:
+                return self.informers.get(name)
             informer = self.ctx.informers.existing(r) if name not in WHOLE else self.ctx.informers.informer(r)
             if informer is None:
                 informer = self.ctx.informers.informer(r, metadata_only=True)
@@ -83,13 +82,11 @@ class ResourceQuotaController(APIController):
         used = dict.fromkeys(hard, counting.ZERO)
         now, scopes = self.clock.now(), counting.selectors(quota)
         for name in {counting.resource_of(h) for h in hard}:
-            informer = self._informer(name)
+            informer = await self._informer(name)
             if informer is None:
-                objects = await self._custom(name, meta.namespace(quota))
-            else:
-                await informer.synced.wait()
-                objects = informer.lister.list(meta.namespace(quota))
-            for obj in objects:
+                continue
+            await informer.synced.wait()
+            for obj in informer.lister.list(meta.namespace(quota)):
                 if not all(counting.in_scope(name, s, obj) for s in scopes):
                     continue
                 for what, amount in counting.usage(name, obj, now).items():
@@ -100,9 +97,11 @@ class ResourceQuotaController(APIController):
         if status != {"hard": old.get("hard") or {}, "used": old.get("used") or {}}:
             await self.client.update_status(self.resource, {**quota, "status": status})
 
-    async def _custom(self, name: str, namespace: str) -> list[Obj]:
+    async def _resource(self, name: str) -> Resource | None:
         plural, _, group = name.partition(".")
+        if (r := builtin().preferred(group, plural)) is not None:
+            return r
         for r in (await self.ctx.discover()).preferred():
             if (r.plural, r.group) == (plural, group) and r.namespaced:
-                return (await self.client.list(r, namespace, metadata_only=True)).get("items") or []
-        return []
+                return r
+        return None
