@@ -155,3 +155,14 @@ async def test_versions_of_one_object(served: Served) -> None:
     newer = await served.get(path.replace("v1", "v2") + "/h")
     assert newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 50
     assert (await served.get(f"{path}/h"))["spec"]["targetCPUUtilizationPercentage"] == 50
+
+
+async def test_finalize_writes_metadata_too(served: Served) -> None:
+    await served.create("/api/v1/namespaces", {"metadata": {"name": "n"}})
+    path = "/api/v1/namespaces/n/finalize"
+    made = await served.get("/api/v1/namespaces/n")
+    made["metadata"]["annotations"] = {"a": "b"}
+    made["spec"]["finalizers"] = ["kubernetes", "x/y"]
+    code, changed = await served.ask("PUT", path, made)
+    assert code == 200 and changed["metadata"]["annotations"] == {"a": "b"}
+    assert changed["spec"]["finalizers"] == ["kubernetes", "x/y"]

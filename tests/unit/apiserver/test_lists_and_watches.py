@@ -132,3 +132,15 @@ async def _first(stream):  # type: ignore[no-untyped-def]
             yield chunk
             break
     await stream.aclose()
+
+
+async def test_events_are_selected_by_the_names_of_the_group_that_was_asked(served: Served) -> None:
+    seen = {"kind": "Pod", "namespace": "default", "name": "p"}
+    event = {"metadata": {"name": "e"}, "regarding": seen, "reportingController": "here", "reportingInstance": "n"}
+    event |= {"eventTime": "2026-01-01T00:00:00.000000Z", "action": "Did", "reason": "Did", "type": "Normal"}
+    group, core = "/apis/events.k8s.io/v1/namespaces/default/events", "/api/v1/namespaces/default/events"
+    await served.create(group, event)
+    assert names(await served.get(f"{group}?fieldSelector=reportingController=here,regarding.name=p")) == ["e"]
+    assert names(await served.get(f"{group}?fieldSelector=reportingController=there")) == []
+    assert names(await served.get(f"{core}?fieldSelector=source=here,involvedObject.name=p")) == ["e"]
+    assert (await served.ask("GET", f"{core}?fieldSelector=reportingController=here"))[0] == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from berg.apiserver.registry.options import ListOptions
 from berg.apiserver.registry.registry import INDEXED_FIELDS, Registry
+from berg.apiserver.registry.strategy import strategy_of
 from berg.machinery import status
 from berg.machinery.fields import FieldSelector
 from berg.machinery.resources import Resource
@@ -19,7 +20,9 @@ class Selection:
         self.namespace = namespace or None
         self.labels = options.label_selector
         self.fields = options.field_selector
-        self.strategy = registry.strategy
+        # Events are one stored kind with two spellings: fields are named as in the group that was asked.
+        alias = not registry.custom and resource.group != registry.storage.group
+        self.strategy = strategy_of(resource) if alias else registry.strategy
         self.key: str | None = None
         self.index: tuple[str, str] | None = None
         if not self.fields.everything:

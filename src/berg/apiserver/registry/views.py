@@ -148,10 +148,10 @@ WHOLE = View()
 _VIEWS: dict[str, View] = {
     "status": WHOLE,
     "scale": Scale(),
-    "finalize": Part(("spec", "finalizers")),
+    "finalize": Part(("metadata",), ("spec", "finalizers")),
     "ephemeralcontainers": Part(("spec", "ephemeralContainers")),
     "resize": Resize(),
-    "approval": Part(("status", "conditions")),
+    "approval": Part(("metadata",), ("status", "conditions")),
 }
 
 
