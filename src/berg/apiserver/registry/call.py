@@ -35,5 +35,11 @@ class Call:
         return self.context.dry_run
 
     @property
+    def requested(self) -> Resource | None:
+        """For admission: the resource as it was asked for, where that is not how it is stored."""
+        stored = self.registry.storage
+        return self.resource if self.resource.api_version != stored.api_version else None
+
+    @property
     def warnings(self) -> list[str]:
         return self.context.warnings

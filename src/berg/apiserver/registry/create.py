@@ -123,6 +123,7 @@ def _attributes(call: Call, obj: Obj) -> Attributes:
         call.dry_run,
         call.warnings,
         call.audit_annotations,
+        requested=call.requested,
     )
 
 

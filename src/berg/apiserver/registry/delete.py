@@ -221,6 +221,7 @@ def _attributes(call: Call, old: Obj) -> Attributes:
         call.dry_run,
         call.warnings,
         call.audit_annotations,
+        requested=call.requested,
     )
 
 

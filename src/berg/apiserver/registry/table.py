@@ -57,11 +57,11 @@ def table(
         "apiVersion": f"meta.k8s.io/{version}",
         "metadata": metadata,
         "columnDefinitions": definitions(columns) if with_columns else [],
-        "rows": [_row(columns, obj, include, version) for obj in objs],
+        "rows": [_row(strategy, columns, obj, include, version) for obj in objs],
     }
 
 
-def _row(columns: Sequence[Column], obj: Obj, include: str, version: str) -> Obj:
+def _row(strategy: Strategy, columns: Sequence[Column], obj: Obj, include: str, version: str) -> Obj:
     values: list[Any] = []
     for column in columns:
         try:
@@ -69,6 +69,8 @@ def _row(columns: Sequence[Column], obj: Obj, include: str, version: str) -> Obj
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             values.append("<unknown>")
     row: Obj = {"cells": values}
+    if conditions := strategy.row_conditions(obj):
+        row["conditions"] = conditions
     if include == "Metadata":
         row["object"] = partial(obj, version)
     elif include == "Object":

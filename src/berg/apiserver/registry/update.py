@@ -248,6 +248,7 @@ def _attributes(call: Call, obj: Obj, old: Obj, kind: tuple[str, str, str] | Non
         call.warnings,
         call.audit_annotations,
         kind,
+        call.requested,
     )
 
 
