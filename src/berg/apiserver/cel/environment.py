@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-import cel
-
 from berg.apiserver.cel.rewrite import rewrite
 
 _RESERVED = frozenset(
