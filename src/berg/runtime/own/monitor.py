@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 # $1 the directory of the pipes, $2 the file for the exit status, then the command of the OCI runtime.
-# What the shell itself has to say (that a child was killed) is not for the container's log: its own stderr is moved away.
+# What the shell itself has to say (that a child was killed) is not for the container's log: it gets another stderr.
 # A closed standard input is announced by closing the pipe's last writer, which therefore is a process of its own.
 SCRIPT = """\
 if [ -p "$1/stdin" ]; then
@@ -40,7 +40,7 @@ fi
 exit=$2 dir=$1
 shift 2
 exec 7>&2 2>/dev/null
-"$@" 2>&7 5>&- 6>&- 7>&-
+(exec 2>&7 5>&- 6>&- 7>&-; exec "$@")
 echo $? >"$exit"
 [ -p "$dir/hangup" ] && echo >"$dir/hangup"
 read _ <&5
