@@ -354,15 +354,22 @@ def _rank(version: str) -> tuple[int, int, int, str]:
 
 def openapi_schemas(spec: Obj, r: Resource) -> tuple[Obj, Obj]:
     """What OpenAPI publishes of a custom resource: its schema and its list's. References are v2's."""
+    from berg.apiserver.openapi.schemas import descriptions
+
     version = next(v for v in spec["versions"] if v["name"] == r.version)
     shown: Obj = orjson.loads(orjson.dumps((version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}))
     gvk = [{"group": r.group, "kind": r.kind, "version": r.version}]
     meta = "io.k8s.apimachinery.pkg.apis.meta.v1."
     shown.setdefault("type", "object")
     properties = shown.setdefault("properties", {})
-    properties.setdefault("apiVersion", {"type": "string"})
-    properties.setdefault("kind", {"type": "string"})
-    properties["metadata"] = {"allOf": [{"$ref": f"#/definitions/{meta}ObjectMeta"}]}
+    texts = descriptions("io.k8s.api.core.v1.ConfigMap")
+
+    def told(field: str, what: Obj) -> Obj:
+        return {"description": texts[field], **what} if texts.get(field) else what
+
+    for field in ("apiVersion", "kind"):
+        properties[field] = told(field, {"type": "string"})
+    properties["metadata"] = told("metadata", {"allOf": [{"$ref": f"#/definitions/{meta}ObjectMeta"}]})
     shown["x-kubernetes-group-version-kind"] = gvk
     name = ".".join([*reversed(r.group.split(".")), r.version, r.kind])
     listed: Obj = {
@@ -370,8 +377,8 @@ def openapi_schemas(spec: Obj, r: Resource) -> tuple[Obj, Obj]:
         "description": f"{r.list_kind} is a list of {r.kind}",
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
+            "apiVersion": told("apiVersion", {"type": "string"}),
+            "kind": told("kind", {"type": "string"}),
             "items": {"type": "array", "items": {"allOf": [{"$ref": f"#/definitions/{name}"}]}},
             "metadata": {"allOf": [{"$ref": f"#/definitions/{meta}ListMeta"}]},
         },
