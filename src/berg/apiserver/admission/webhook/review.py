@@ -13,7 +13,7 @@ from typing import Any
 
 from berg.apiserver.admission.interface import Attributes
 from berg.apiserver.admission.sight import Sight
-from berg.apiserver.admission.webhook.client import Client
+from berg.apiserver.admission.webhook.caller import Caller
 from berg.apiserver.admission.webhook.hooks import CallFailed, Invocation
 from berg.machinery.codec import json
 from berg.machinery.status import ApiError, Obj
@@ -29,7 +29,7 @@ class Answer:
     result: Obj | None = None
 
 
-async def ask(client: Client, a: Attributes, invocation: Invocation, sight: Sight, *, mutating: bool) -> Answer:
+async def ask(client: Caller, a: Attributes, invocation: Invocation, sight: Sight, *, mutating: bool) -> Answer:
     """Calls the webhook; its warnings and audit annotations are noted. Raises CallFailed."""
     hook = invocation.hook
     version = next((v for v in hook.body.get("admissionReviewVersions") or () if v in _VERSIONS), None)

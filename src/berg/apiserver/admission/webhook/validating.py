@@ -11,7 +11,7 @@ from berg.apiserver.admission import sight
 from berg.apiserver.admission.interface import Api, Attributes, Plugin
 from berg.apiserver.admission.sight import Sight
 from berg.apiserver.admission.webhook import hooks, review
-from berg.apiserver.admission.webhook.client import Client
+from berg.apiserver.admission.webhook.caller import Caller
 from berg.apiserver.admission.webhook.hooks import CallFailed, Invocation
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
@@ -27,7 +27,7 @@ class ValidatingAdmissionWebhook(Plugin):
 
     def __init__(self, api: Api, config: Obj | None = None) -> None:
         super().__init__(api, config)
-        self.client = Client(api)
+        self.client = Caller(api)
 
     def handles(self, a: Attributes) -> bool:
         return not sight.is_configuration(a)
