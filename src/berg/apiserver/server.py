@@ -337,6 +337,8 @@ class APIServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if hasattr(self, "services"):
+            if self.services.admission is not None:
+                await self.services.admission.close()
             await self.services.close()
             if self.services.encryption is not None:
                 await self.services.encryption.close()
