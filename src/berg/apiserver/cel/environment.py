@@ -53,6 +53,7 @@ class Expression:
     __slots__ = ("_escapes", "_program", "text", "variables")
 
     def __init__(self, text: str) -> None:
+        import cel  # takes its time to load, so only where an expression is
 
         self.text = text
         try:
@@ -64,6 +65,7 @@ class Expression:
 
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
         """Raises EvaluationError."""
+        import cel
 
         values = {k: escape(v) if self._escapes else v for k, v in variables.items()}
         context = cel.Context(values, dict(_functions()))
@@ -83,6 +85,7 @@ def compile_expression(text: str) -> Expression:
 
 @cache
 def _functions() -> dict[str, Any]:
+    import cel
     from cel import stdlib
 
     from berg.apiserver.cel.functions import all_functions
