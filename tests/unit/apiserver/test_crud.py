@@ -166,3 +166,10 @@ async def test_finalize_writes_metadata_too(served: Served) -> None:
     code, changed = await served.ask("PUT", path, made)
     assert code == 200 and changed["metadata"]["annotations"] == {"a": "b"}
     assert changed["spec"]["finalizers"] == ["kubernetes", "x/y"]
+
+
+async def test_faults_are_told_in_the_order_in_which_they_stand(served: Served) -> None:
+    body = b'{"metadata":{"name":"a","x":1},"zzz":1,"data":{"a":"b"},"data":{},"immutable":false,"immutable":true}'
+    code, refused = await served.ask("POST", f"{MAPS}?fieldValidation=Strict", body)
+    faults = 'unknown field "metadata.x", unknown field "zzz", duplicate field "data", duplicate field "immutable"'
+    assert code == 400 and refused["message"].endswith(f"strict decoding error: {faults}")

@@ -64,7 +64,7 @@ def decode(
     """The body as an object of the resource, in the storage version."""
     obj, faults = parse_body(request, resource.kind, registry.media_types)
     check_kind(obj, resource, request.body)
-    return canonical(registry, obj, resource, mode=mode, warnings=warnings, faults=faults)
+    return canonical(registry, obj, resource, mode=mode, warnings=warnings, faults=faults, in_order=True)
 
 
 def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
@@ -104,9 +104,11 @@ def canonical(
     mode: str = IGNORE,
     warnings: list[str] | None = None,
     faults: list[str] | None = None,
+    in_order: bool = False,
 ) -> Obj:
     """Takes `obj` over: types checked, unknown fields dropped (or refused, or warned of), defaults filled in,
-    converted to the storage version. Raises ApiError 400."""
+    converted to the storage version. `in_order`: what is wrong is told in the order in which it stands in `obj`,
+    not first what the parser found. Raises ApiError 400."""
     found = list(faults or ())
     if registry.custom:
         from berg.apiserver.crd import decoding as custom
@@ -116,9 +118,12 @@ def canonical(
         type_ = schema.type_of(resource.group, resource.version, resource.kind)
         if type_ is not None:
             try:
+                places = _places(obj) if found and in_order else {}
                 found += [f'unknown field "{path}"' for path in schema.decode(type_, obj)]
             except schema.WrongType as e:
                 raise cannot_handle(resource, str(e)) from None
+            if places:
+                found.sort(key=lambda fault: places.get(fault.partition('"')[2].rstrip('"'), -1))
     if found and mode == STRICT:
         raise cannot_handle(resource, "strict decoding error: " + ", ".join(found))
     if found and mode == WARN and warnings is not None:
@@ -127,6 +132,24 @@ def canonical(
         registry.to_storage(obj, resource)
         registry.strategy.default(obj)
     return obj
+
+
+def _places(obj: Any) -> dict[str, int]:
+    """Paths of all fields → their order in the document."""
+    found: dict[str, int] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                below = f"{path}.{key}" if path else key
+                found[below] = len(found)
+                walk(inner, below)
+        elif isinstance(value, list):
+            for i, inner in enumerate(value):
+                walk(inner, f"{path}[{i}]")
+
+    walk(obj, "")
+    return found
 
 
 def cannot_handle(resource: Resource, why: str) -> ApiError:

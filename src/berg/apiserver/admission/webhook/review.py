@@ -49,7 +49,7 @@ async def ask(client: Caller, a: Attributes, invocation: Invocation, sight: Sigh
     for key, value in (response.get("auditAnnotations") or {}).items():
         a.audit_annotations[f"{hook.name}/{key}"] = value
     a.warnings.extend(response.get("warnings") or ())
-    return Answer(bool(response.get("allowed")), _decoded(invocation, patch), response.get("result"))
+    return Answer(bool(response.get("allowed")), _decoded(invocation, patch), response.get("status"))
 
 
 def _response(answer: Any, uid: str, version: str) -> Obj:
