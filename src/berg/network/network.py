@@ -21,10 +21,12 @@ from berg.client.rest import Client
 from berg.machinery import meta
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
-from berg.network.routes import Routes
+from berg.network import routes
 from berg.runtime.network import PodNetworkError
 
 log = logging.getLogger(__name__)
+
+_RETRY_S = 2.0
 
 
 class Configurable(Protocol):
@@ -44,9 +46,10 @@ class Network:
         self._client, self._config, self._pods = client, config, pods
         self._informers = InformerFactory(client)
         self._nodes = self._informers.informer(resource("nodes"))
-        self._routes = Routes()
         self._cidrs = ""
-        self._changes: asyncio.Queue[str] = asyncio.Queue()
+        self._routes: dict[str, str] = {}
+        """podCIDR of another node → that node's address, as the kernel has them"""
+        self._dirty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.changed: Callable[[], object] = lambda: None
         """called when the network's readiness may be another; the kubelet looks again then"""
@@ -61,7 +64,7 @@ class Network:
         except (OSError, ValueError, KeyError):
             log.info("no podCIDR from before; waiting for the node's")
         self._task = asyncio.create_task(self._run())
-        self._nodes.add_handler(self._node, lambda _, new: self._node(new), self._gone)
+        self._nodes.add_handler(self._changed, self._changed, self._changed)
         await self._informers.start()
 
     async def stop(self) -> None:
@@ -70,32 +73,40 @@ class Network:
             self._task.cancel()
         await self._informers.stop()
         await self._client.close()
-        self._routes.close()
 
-    def _node(self, node: Obj) -> None:
-        spec = node.get("spec") or {}
-        cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-        if not cidrs:
-            return
-        if meta.name(node) == self._config.node_name:
-            self._changes.put_nowait(",".join(cidrs))
-        elif address := internal_ip(node):
-            for cidr in cidrs:
-                if (":" in cidr) == (":" in address):
-                    self._routes.ensure(cidr, address)
-
-    def _gone(self, node: Obj) -> None:
-        for cidr in (node.get("spec") or {}).get("podCIDRs") or ():
-            self._routes.remove(cidr)
+    def _changed(self, *_: Obj) -> None:
+        self._dirty.set()
 
     async def _run(self) -> None:
+        """Brings the kernel to what the nodes say; what fails is tried again."""
         while True:
-            cidrs = await self._changes.get()
-            if cidrs != self._cidrs:
-                try:
-                    await self._use(cidrs)
-                except PodNetworkError as e:
-                    log.error("podCIDRs %s can't be used: %s", cidrs, e)
+            await self._dirty.wait()
+            self._dirty.clear()
+            try:
+                await self._sync()
+            except (PodNetworkError, OSError) as e:
+                log.error("%s", e)
+                await asyncio.sleep(_RETRY_S)
+                self._dirty.set()
+
+    async def _sync(self) -> None:
+        wanted: dict[str, str] = {}
+        for node in self._nodes.lister:
+            spec = node.get("spec") or {}
+            cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+            address = internal_ip(node)
+            if meta.name(node) == self._config.node_name:
+                if cidrs and ",".join(cidrs) != self._cidrs:
+                    await self._use(",".join(cidrs))
+            elif address:
+                wanted |= {cidr: address for cidr in cidrs if (":" in cidr) == (":" in address)}
+        for cidr in self._routes.keys() - wanted.keys():
+            await asyncio.to_thread(routes.remove, cidr)
+            del self._routes[cidr]
+        for cidr, via in wanted.items():
+            if self._routes.get(cidr) != via:
+                await asyncio.to_thread(routes.ensure, cidr, via)
+                self._routes[cidr] = via
 
     async def _use(self, cidrs: str) -> None:
         if self._cidrs:

@@ -1,52 +1,38 @@
 """Routes to the pods of other nodes, through their node's address (what flannel calls host-gw).
 
-Ours are told from others by their protocol number, so that they can be flushed without remembering them.
+Ours are told from others by their protocol number, so that they can be flushed without remembering them. The
+functions block and must not run on an event loop's thread: pyroute2 brings a loop of its own.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import Any
-
-log = logging.getLogger(__name__)
+import errno
 
 PROTOCOL = 98
 """rtm_protocol of every route made here"""
 
 
-class Routes:
-    def __init__(self) -> None:
-        self._ip: Any = None
-        self._set: dict[str, str] = {}
+def ensure(cidr: str, via: str) -> None:
+    """Packets to `cidr` go to the node at `via`, which must be a neighbour. Raises OSError."""
+    from pyroute2 import IPRoute, NetlinkError
 
-    def _netlink(self) -> Any:
-        if self._ip is None:
-            from pyroute2 import IPRoute
-
-            self._ip = IPRoute()
-        return self._ip
-
-    def ensure(self, cidr: str, via: str) -> None:
-        """Packets to `cidr` go to the node at `via`, which must be a neighbour. Says so in the log when it is not."""
-        if self._set.get(cidr) == via:
-            return
+    with IPRoute() as ip:
         try:
-            self._netlink().route("replace", dst=cidr, gateway=via, proto=PROTOCOL)
-            self._set[cidr] = via
-        except Exception as e:
-            log.error("no route to the pods of %s through %s: %s", cidr, via, e)
+            ip.route("replace", dst=cidr, gateway=via, proto=PROTOCOL)
+        except NetlinkError as e:
+            raise OSError(e.code, f"no route to the pods of {cidr} through {via}: {e}") from e
 
-    def remove(self, cidr: str) -> None:
-        if self._set.pop(cidr, None):
-            try:
-                self._netlink().route("del", dst=cidr, proto=PROTOCOL)
-            except Exception as e:
-                log.warning("route to %s not removed: %s", cidr, e)
 
-    def close(self) -> None:
-        if self._ip is not None:
-            self._ip.close()
-            self._ip = None
+def remove(cidr: str) -> None:
+    """It is fine when there is none. Raises OSError."""
+    from pyroute2 import IPRoute, NetlinkError
+
+    with IPRoute() as ip:
+        try:
+            ip.route("del", dst=cidr, proto=PROTOCOL)
+        except NetlinkError as e:
+            if e.code != errno.ESRCH:
+                raise OSError(e.code, f"the route to {cidr} can't be removed: {e}") from e
 
 
 def flush() -> None:
@@ -55,5 +41,4 @@ def flush() -> None:
 
     with IPRoute() as ip:
         for route in ip.get_routes(proto=PROTOCOL):
-            dst = route.get_attr("RTA_DST")
-            ip.route("del", dst=f"{dst}/{route['dst_len']}", proto=PROTOCOL)
+            remove(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
