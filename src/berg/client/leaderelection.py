@@ -60,6 +60,8 @@ class LeaderElector:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._recorder is not None:
+            await self._recorder.stop()
 
     async def run(self) -> None:
         """Until the lease is lost or this is cancelled."""

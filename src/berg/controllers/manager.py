@@ -15,6 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from berg.client.controller import Controller
+from berg.client.events import EventRecorder
 from berg.client.informer import Informer
 from berg.client.leaderelection import LeaderElector
 from berg.client.rest import Client
@@ -127,6 +128,7 @@ class ControllerManager:
             lease_duration_s=self.config.leader_elect_lease_duration_s,
             renew_deadline_s=self.config.leader_elect_renew_deadline_s,
             retry_period_s=self.config.leader_elect_retry_period_s,
+            recorder=EventRecorder(self.client, "kube-controller-manager", clock=self.clock),
         )
         self._elector.start()
 
