@@ -215,3 +215,19 @@ def test_paths() -> None:
     assert compile_path(".spec.x\\.y")(obj) == [3]
     with pytest.raises(BadPath):
         compile_path("spec list")
+
+
+async def test_what_was_stored_before_is_defaulted_when_it_is_read(served: Served) -> None:
+    await define(served)
+    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    crd = await served.get(f"{CRDS}/crontabs.stable.example.com")
+    fields = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    fields["added"] = {"type": "string", "default": "later"}
+    assert (await served.ask("PUT", f"{CRDS}/crontabs.stable.example.com", crd))[0] == 200
+    await served.clock.advance(0, settle=50)
+    assert (await served.get(f"{TABS}/a"))["spec"]["added"] == "later"
+    assert (await served.get(TABS))["items"][0]["spec"]["added"] == "later"
+    (event,) = await served.watch(f"{TABS}?watch=1", 1)
+    assert event["object"]["spec"]["added"] == "later"
+    _, patched = await served.patch(f"{TABS}/a", {"metadata": {"labels": {"x": "y"}}})
+    assert patched["spec"]["added"] == "later"

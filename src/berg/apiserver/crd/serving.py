@@ -202,6 +202,10 @@ class CustomResources:
         if registry is None:
             registry = Registry(self._services, storage, strategy, custom=True)
             self._services.registries[key] = registry
+        before = self.installed.get(name)
+        if _schemas(before["spec"]) != _schemas(spec) if before is not None else _true(crd, "Established"):
+            # What has been stored under another schema is pruned and defaulted when it is read.
+            registry.schema_revision = int(crd["metadata"]["resourceVersion"])
         registry.strategy = strategy
         registry.storage = storage
         registry.versions = every
@@ -298,6 +302,10 @@ class CustomResources:
             return current
 
         await updating.update(call, without)
+
+
+def _schemas(spec: Obj) -> list[Obj]:
+    return [v.get("schema") or {} for v in spec["versions"]]
 
 
 def _true(crd: Obj, type_: str) -> bool:

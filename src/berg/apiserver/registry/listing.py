@@ -152,19 +152,17 @@ async def body(registry: Registry, resource: Resource, page: Page) -> bytes:
         }
     )
     entries = page.listing.entries
-    if registry.convert_custom is None and registry.is_stored_as(resource):
-        if registry.custom:  # custom resources keep their kind in lists
-            items = b",".join([e.raw for e in entries])
-        else:
-            lead = f'{{"kind":"{resource.kind}","apiVersion":"{resource.api_version}",'.encode()
-            size = len(lead)
-            parts = [r[size:] if r.startswith(lead) else r[1:] for r in [e.raw for e in entries]]
-            items = b"{" + b",{".join(parts) if parts else b""
+    if registry.custom:  # custom resources keep their kind in lists
+        items = b",".join([await registry.raw(e, resource) for e in entries])
+    elif registry.is_stored_as(resource):
+        lead = f'{{"kind":"{resource.kind}","apiVersion":"{resource.api_version}",'.encode()
+        size = len(lead)
+        parts = [r[size:] if r.startswith(lead) else r[1:] for r in [e.raw for e in entries]]
+        items = b"{" + b",{".join(parts) if parts else b""
     else:
         objs = await registry.many_to_version([orjson.loads(e.raw) for e in entries], resource)
-        if not registry.custom:
-            for obj in objs:
-                obj.pop("kind", None)
-                obj.pop("apiVersion", None)
+        for obj in objs:
+            obj.pop("kind", None)
+            obj.pop("apiVersion", None)
         items = b",".join([orjson.dumps(o) for o in objs])
     return b"".join((head[:-1], b',"items":[', items, b"]}"))

@@ -77,6 +77,8 @@ class Registry:
         self.prefix = f"{services.config.etcd_prefix}/{prefix}/"
         self.cacher: Cacher | None = None
         self._opening: asyncio.Future[Cacher] | None = None
+        self.schema_revision = -1
+        """what is not newer than this was written under another schema: pruned and defaulted when it is read"""
         self.custom_types: dict[str, TypeDef] = {}
         """version → schema, for a custom resource"""
         self.scale_view: dict[str, Any] = {}
@@ -163,7 +165,14 @@ class Registry:
 
     async def many_to_version(self, objs: list[Obj], target: Resource) -> list[Obj]:
         if self.convert_custom is not None:
-            return await self.convert_custom(objs, target)
+            objs = await self.convert_custom(objs, target)
+        if self.custom:
+            if self.schema_revision >= 0:
+                for obj in objs:
+                    if int(obj["metadata"].get("resourceVersion") or 0) <= self.schema_revision:
+                        schema.prune(self.custom_types[target.version], obj)
+                        schema.default(self.custom_types[target.version], obj)
+            return objs
         if not self.is_stored_as(target):
             for obj in objs:
                 conversion.convert(obj, self.storage, target)
@@ -172,8 +181,14 @@ class Registry:
     async def raw(self, entry: CacheEntry, target: Resource) -> bytes:
         """The entry's JSON in `target`'s version; the stored bytes themselves where that is the same."""
         if target.api_version == self.storage.api_version and self.convert_custom is None:
-            return entry.raw
-        if self.custom and entry.raw.startswith(b'{"kind":"%b","apiVersion":"%b",' % _names(target)):
+            if entry.revision > self.schema_revision:
+                return entry.raw
+            return json_codec.dumps(await self.to_version(entry, target))
+        if (
+            self.custom
+            and entry.revision > self.schema_revision
+            and entry.raw.startswith(b'{"kind":"%b","apiVersion":"%b",' % _names(target))
+        ):
             return entry.raw
         return json_codec.dumps(await self.to_version(entry, target))
 

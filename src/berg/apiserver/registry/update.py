@@ -81,7 +81,8 @@ async def _update_once(
 ) -> CacheEntry:
     registry, strategy, context = call.registry, call.registry.strategy, call.context
     old = entry.obj
-    if registry.convert_custom is not None:  # custom resources are worked on in the version that was asked for
+    if registry.convert_custom is not None or registry.schema_revision >= 0:
+        # Custom resources are worked on in the version that was asked for, under the schema of now.
         old = (await registry.many_to_version([orjson.loads(entry.raw)], call.resource))[0]
         obj = await transform(orjson.loads(orjson.dumps(old)))
     else:

@@ -116,7 +116,7 @@ async def list_(request: Request, registry: Registry, resource: Resource) -> Res
 
 
 async def _objects(registry: Registry, resource: Resource, entries: Any) -> list[Obj]:
-    if registry.convert_custom is None and registry.is_stored_as(resource):
+    if registry.convert_custom is None and registry.schema_revision < 0 and registry.is_stored_as(resource):
         return [e.obj for e in entries]
     return await registry.many_to_version([orjson.loads(e.raw) for e in entries], resource)
 

@@ -52,6 +52,7 @@ class Watch:
         return (
             not self.accepted.shape
             and self.registry.convert_custom is None
+            and self.registry.schema_revision < 0
             and self.registry.is_stored_as(self.resource)
         )
 
