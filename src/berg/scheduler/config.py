@@ -187,19 +187,18 @@ def merge_plugins(custom: Obj, args: dict[str, Obj], registry: Registry) -> Plug
         own = custom.get(point) or {}
         enabled = [(e["name"], e.get("weight") or 0) for e in own.get("enabled") or ()]
         disabled = {d["name"] for d in own.get("disabled") or ()}
-        specific = dict(enabled)
-        merged: list[tuple[str, int]] = []
-        for name, weight in multi:
-            if name in specific:
-                if weight or specific[name]:
-                    merged.append((name, specific.pop(name) or weight))
-                else:
-                    merged.append((name, specific.pop(name)))
-            elif "*" not in disabled and name not in disabled and implements(_class(name, registry), point):
-                merged.append((name, weight))
-        for name, _ in enabled:
+        specific, general = dict(enabled), dict(multi)
+        for name in specific:
             _class(name, registry)
-        points[point] = merged + [(n, w) for n, w in enabled if n in specific]
+        # overridden ones first, in the order given here; then what multiPoint brings; then the others
+        points[point] = [(n, w or general[n]) for n, w in enabled if n in general]
+        if "*" not in disabled:
+            points[point] += [
+                (n, w)
+                for n, w in multi
+                if n not in specific and n not in disabled and implements(_class(n, registry), point)
+            ]
+        points[point] += [(n, w) for n, w in enabled if n not in general]
     names = {n for enabled in points.values() for n, _ in enabled}
     return PluginSet(points, {n: _with_defaults(n, args.get(n, {})) for n in names})
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from berg.machinery.clock import FakeClock
 from berg.machinery.resources import resource
-from berg.scheduler.config import SchedulerConfig
-from berg.scheduler.framework.interface import Cycle, Permit, Reserve
-from berg.scheduler.framework.status import Code, Status, unschedulable
+from berg.scheduler.config import SchedulerConfig, parse
+from berg.scheduler.framework.interface import Bind, Cycle, Permit, Reserve
+from berg.scheduler.framework.status import SKIP, Code, Status, error, unschedulable
 from berg.scheduler.leader import ElectedScheduler
 from berg.testing import Cluster
 
@@ -60,8 +61,6 @@ class Watchful(Permit, Reserve):
 
 
 async def test_permit_and_reserve() -> None:
-    from berg.scheduler.config import parse
-
     Watchful.undone = []
     config = parse(
         {
@@ -105,3 +104,62 @@ async def test_pods_of_other_schedulers_are_left_alone() -> None:
         await cluster.until(PODS, "ours", running)
         found = await cluster.client.get(PODS, "default", "other")
         assert not found["spec"].get("nodeName") and not found["status"].get("conditions")
+
+
+class Flaky(Bind):
+    """Fails the first time."""
+
+    name = "Flaky"
+    tries = 0
+
+    async def bind(self, cycle: Cycle, node: str) -> Status | None:
+        type(self).tries += 1
+        return error("boom") if self.tries == 1 else SKIP
+
+
+async def test_a_failed_binding_is_undone_and_tried_again() -> None:
+    config = parse(
+        {
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "KubeSchedulerConfiguration",
+            "profiles": [{"plugins": {"bind": {"enabled": [{"name": "Flaky"}]}}}],
+        },
+        {"Flaky": Flaky},
+    )
+    # Flaky goes before DefaultBinder
+    points = config.profiles[0].plugins.points
+    points["bind"] = [("Flaky", 0), ("DefaultBinder", 0)]
+    clock = FakeClock()
+    async with Cluster(scheduler=config, controllers=False, https=False, clock=clock) as cluster:
+        await cluster.client.create(PODS, pod("a"))
+
+        def refused(o: Obj) -> bool:
+            return any(c.get("reason") == "SchedulerError" for c in o["status"].get("conditions") or ())
+
+        found = await cluster.until(PODS, "a", refused)
+        message = next(c["message"] for c in found["status"]["conditions"] if c["type"] == "PodScheduled")
+        assert message == 'running Bind plugin "Flaky": boom'
+        scheduler = cluster.scheduler
+        assert scheduler is not None
+        assert not scheduler.assumed and not scheduler.snapshot.where
+        await clock.advance(2)
+        await cluster.until(PODS, "a", running)
+        assert not scheduler.assumed and len(scheduler.snapshot.where) == 1 and not len(scheduler.queue)
+
+
+async def test_a_pod_deleted_before_it_is_bound_leaves_nothing() -> None:
+    async with Cluster(nodes=0, controllers=False, https=False) as cluster:
+        scheduler = cluster.scheduler
+        assert scheduler is not None
+        await cluster.client.create(PODS, pod("a"))
+
+        async def queued() -> bool:
+            return len(scheduler.queue) == 1
+
+        async def empty() -> bool:
+            return len(scheduler.queue) == 0
+
+        await cluster.eventually(queued)
+        await cluster.client.delete(PODS, "default", "a", grace_period_s=0)
+        await cluster.eventually(empty)
+        assert not scheduler.snapshot.where and not scheduler.assumed
