@@ -22,7 +22,7 @@ from berg.apiserver.auth.reviews import Reviews
 from berg.apiserver.chain import Chain
 from berg.apiserver.component_status import ComponentStatuses
 from berg.apiserver.config import Config
-from berg.apiserver.crd.serving import CustomResources, openapi_schemas
+from berg.apiserver.crd.serving import CustomResources
 from berg.apiserver.discovery import Discovery
 from berg.apiserver.flowcontrol.control import FlowControl
 from berg.apiserver.health import Health
@@ -222,9 +222,11 @@ class APIServer:
             except Exception:
                 log.exception("listing APIServices")
 
-    def _custom_schemas(self, r: Resource) -> tuple[Obj, Obj] | None:
+    def _custom_schemas(self, r: Resource, v2: bool) -> tuple[Obj, Obj] | None:
+        from berg.apiserver.crd.openapi import openapi_schemas
+
         spec = self.custom_resources.definition_of(r)
-        return None if spec is None else openapi_schemas(spec, r)
+        return None if spec is None else openapi_schemas(spec, r, v2=v2)
 
     def _store_fault(self) -> str | None:
         fault = getattr(self.services.store, "fault", None)

@@ -71,16 +71,3 @@ async def test_paths_that_are_not_there(served: Served) -> None:
     for path in ("/nope", "/api/v1/foos", "/apis/nope.example.com/v1", "/api/v1/namespaces/default/nodes"):
         response = await served.raw("GET", path)
         assert (response.status, response.body) == (404, b"404 page not found\n"), path
-
-
-async def test_custom_resources_are_explained_as_built_in_ones_are(served: Served) -> None:
-    from test_custom_resources import CRD
-
-    from berg.apiserver.crd.serving import openapi_schemas
-    from berg.apiserver.openapi.schemas import descriptions
-    from berg.machinery.resources import Resource
-
-    shown, _ = openapi_schemas(CRD["spec"], Resource("stable.example.com", "v1", "crontabs", "CronTab", True))
-    texts = descriptions("io.k8s.api.core.v1.ConfigMap")
-    for field in ("apiVersion", "kind", "metadata"):
-        assert shown["properties"][field].get("description", "") == texts.get(field, "")

@@ -358,38 +358,3 @@ def _rank(version: str) -> tuple[int, int, int, str]:
         return (3, 0, 0, version)
     stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
     return (stage, -int(match[1]), -int(match[3] or 0), "")
-
-
-def openapi_schemas(spec: Obj, r: Resource) -> tuple[Obj, Obj]:
-    """What OpenAPI publishes of a custom resource: its schema and its list's. References are v2's."""
-    from berg.apiserver.openapi.schemas import descriptions
-
-    version = next(v for v in spec["versions"] if v["name"] == r.version)
-    shown: Obj = orjson.loads(orjson.dumps((version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}))
-    gvk = [{"group": r.group, "kind": r.kind, "version": r.version}]
-    meta = "io.k8s.apimachinery.pkg.apis.meta.v1."
-    shown.setdefault("type", "object")
-    properties = shown.setdefault("properties", {})
-    texts = descriptions("io.k8s.api.core.v1.ConfigMap")
-
-    def told(field: str, what: Obj) -> Obj:
-        return {"description": texts[field], **what} if texts.get(field) else what
-
-    for field in ("apiVersion", "kind"):
-        properties[field] = told(field, {"type": "string"})
-    properties["metadata"] = told("metadata", {"allOf": [{"$ref": f"#/definitions/{meta}ObjectMeta"}]})
-    shown["x-kubernetes-group-version-kind"] = gvk
-    name = ".".join([*reversed(r.group.split(".")), r.version, r.kind])
-    listed: Obj = {
-        "type": "object",
-        "description": f"{r.list_kind} is a list of {r.kind}",
-        "required": ["items"],
-        "properties": {
-            "apiVersion": told("apiVersion", {"type": "string"}),
-            "kind": told("kind", {"type": "string"}),
-            "items": {"type": "array", "items": {"allOf": [{"$ref": f"#/definitions/{name}"}]}},
-            "metadata": {"allOf": [{"$ref": f"#/definitions/{meta}ListMeta"}]},
-        },
-        "x-kubernetes-group-version-kind": [{**gvk[0], "kind": r.list_kind}],
-    }
-    return shown, listed

@@ -25,8 +25,8 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _ALWAYS = (f"{_META}DeleteOptions", f"{_META}Status", f"{_META}ObjectMeta", f"{_META}ListMeta")
 _EXTRA: dict[str, Obj] = {f"{_META}Patch": {"type": "object"}}
 
-Custom = Callable[[Resource], "tuple[Obj, Obj] | None"]
-"""(schema, list schema) of a custom resource; None for a built-in one"""
+Custom = Callable[[Resource, bool], "tuple[Obj, Obj] | None"]
+"""(schema, list schema) of a custom resource, in what v2 can say or not; None for a built-in one"""
 
 
 @cache
@@ -38,7 +38,7 @@ def _kind_name(group: str, version: str, kind: str) -> str | None:
 class OpenAPI:
     def __init__(self, resources: Callable[[], list[Resource]]) -> None:
         self._resources = resources
-        self.custom: Custom = lambda r: None
+        self.custom: Custom = lambda r, v2: None
         self.remote: Callable[[], dict[str, bytes]] = dict
         """group version path → v3 document of an aggregated server"""
         self._documents: dict[str, tuple[bytes, str]] = {}
@@ -143,7 +143,7 @@ class OpenAPI:
                 schemas.add(schema.type_named(always))
         schemas.found.update(_EXTRA)
         for r in resources:
-            custom = self.custom(r)
+            custom = self.custom(r, schemas.v2)
             if custom is not None:
                 name = custom_name(r)
                 names[r.group, r.version, r.kind] = name
