@@ -15,8 +15,6 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import orjson
-
 from berg.apiserver.crd import conversion
 from berg.apiserver.crd.definition import FINALIZER
 from berg.apiserver.crd.strategy import CustomStrategy, Version
