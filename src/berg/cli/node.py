@@ -93,6 +93,7 @@ def own_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> OwnConfig:
 
 def kubelet_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> KubeletConfig:
     home, pki = layout.node(node.name) / "kubelet", layout.pki
+    (home / "manifests").mkdir(parents=True, exist_ok=True)
     return KubeletConfig(
         node_name=node.name,
         node_ip=node.address,
