@@ -282,7 +282,8 @@ async def test_v2_watches_conditions_and_order(tmp_path: Path) -> None:
 
 
 @needs_etcdctl
-async def test_tls_with_client_certificates(tmp_path: Path) -> None:
+async def test_tls_with_client_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berg.storage.etcd.cluster.TIMEOUT_S", 2.0)
     ca, stranger = CA(tmp_path / "pki"), CA(tmp_path / "other")
     cert, key = ca.server()
     server = await started(
@@ -318,6 +319,19 @@ async def test_tls_with_client_certificates(tmp_path: Path) -> None:
     context.load_cert_chain(own_cert, own_key)
     async with aiohttp.ClientSession() as session, session.get(f"{url(server)}/health", ssl=context) as answer:
         assert (await answer.json())["health"] == "true"
+    if shutil.which("curl"):  # which chooses HTTP/2, and does not speak gRPC
+        secrets = ("--cacert", str(ca.file), "--cert", str(own_cert), "--key", str(own_key))
+        for path, data, text in (
+            ("/health", None, b'"health":"true"'),
+            ("/metrics", None, b"etcd_server_has_leader 1"),
+            ("/v3/kv/range", '{"key":"YQ=="}', b'"value":"MQ=="'),
+        ):
+            command = ["curl", "-sv", "--http2", *secrets, f"{url(server)}{path}", *(("-d", data) if data else ())]
+            curl = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
+            out, err = await curl.communicate()
+            assert text in out and b"HTTP/2 200" in err, err
     # the certificate's name is who calls
     for args in (("user", "add", "root:pw"), ("user", "add", "bob:pw"), ("user", "grant-role", "root", "root")):
         await etcdctl(url(server), *mine, *args)

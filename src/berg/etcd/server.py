@@ -14,9 +14,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from berg.etcd.auth import AuthService
+from berg.etcd.bridge import Bridge
 from berg.etcd.cluster import ClusterService
 from berg.etcd.concurrency import Concurrency
 from berg.etcd.grpc_server import GrpcServer
+from berg.etcd.http2 import Connection
 from berg.etcd.kv import KV
 from berg.etcd.lease import LeaseService
 from berg.etcd.maintenance import Maintenance
@@ -67,6 +69,7 @@ class EtcdServer:
         self._web: Web | None = None
         self._grpc: GrpcServer | None = None
         self._mux: Mux | None = None
+        self._behind: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Returns when it serves. Raises Corrupt, Unavailable, OSError."""
@@ -79,12 +82,14 @@ class EtcdServer:
         users = Users(self.store)
         users.load()
         methods = self._methods(users)
-        socket = Path(self._private.name) / "grpc.sock"
-        self._web = Web(self.member, users, methods, enable_v2=config.enable_v2)
-        await self._web.start()
-        self._mux = Mux(socket, self._web.protocol)
-        self._grpc = GrpcServer(methods, lambda: users.enabled, self._mux.common_name)
-        await self._grpc.start(socket)
+        private = Path(self._private.name) / "http.sock"
+        web = self._web = Web(self.member, users, methods, enable_v2=config.enable_v2)
+        await web.start()
+        self._behind = await asyncio.get_running_loop().create_unix_server(web.protocol, str(private))
+        grpc = self._grpc = GrpcServer(
+            methods, lambda: users.enabled, config.max_request_bytes, lambda *request: Bridge(private, *request)
+        )
+        self._mux = Mux(web.protocol, lambda name: Connection(grpc.handler(name), name))
         for url in config.listen_client_urls:
             parts = urlsplit(url)
             tls = self._tls() if parts.scheme == "https" else None
@@ -96,10 +101,12 @@ class EtcdServer:
         ]
 
     async def stop(self) -> None:
-        if self._mux is not None:
-            await self._mux.close()
         if self._grpc is not None:
             await self._grpc.stop()
+        if self._mux is not None:
+            await self._mux.close()
+        if self._behind is not None:
+            self._behind.close()
         if self._web is not None:
             await self._web.stop()
         if self.config.store is None:

@@ -68,11 +68,11 @@ class Cluster:
         return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(ca, key, cert), options=_OPTIONS)
 
     async def call(
-        self, method: str, request: Any, answer: type[Any], *, safe: bool, timeout_s: float = TIMEOUT_S
+        self, method: str, request: Any, answer: type[Any], *, safe: bool, timeout_s: float | None = None
     ) -> Any:
         """`safe`: asking twice does no harm. Raises StoreError."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        deadline = loop.time() + (timeout_s or TIMEOUT_S)
         failed: StoreError = Unavailable("etcdserver: no endpoints")
         tried = 0
         while (left_s := deadline - loop.time()) > 0 and self._channels:
