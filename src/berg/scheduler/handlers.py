@@ -36,6 +36,7 @@ KINDS = {
     "CSIDriver": "csidrivers.storage.k8s.io",
     "CSIStorageCapacity": "csistoragecapacities.storage.k8s.io",
     "PodDisruptionBudget": "poddisruptionbudgets.policy",
+    "ResourceClaim": "resourceclaims.resource.k8s.io",
 }
 TELLING = frozenset(KINDS) - {"Service", "ReplicationController", "ReplicaSet", "StatefulSet", "PodDisruptionBudget"}
 """kinds whose changes may make a pod schedulable"""
@@ -213,6 +214,8 @@ def pod_changes(old: Obj, new: Obj) -> Action:
         before, after = pod_requests(old), pod_requests(new)
         if any(after.get(k, 0) < n for k, n in before.items()):
             found |= Action.UPDATE_POD_SCALE_DOWN
+    if (old.get("status") or {}).get("resourceClaimStatuses") != (new.get("status") or {}).get("resourceClaimStatuses"):
+        found |= Action.UPDATE_OTHER
     return found
 
 

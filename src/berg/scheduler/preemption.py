@@ -163,12 +163,19 @@ def _dry_run(cycle: Cycle, potential: Any, objects: Objects, args: Obj) -> dict[
 
 def _only_resources(cycle: Cycle, filters: list[Filter]) -> bool:
     cls = cycle.cls
-    if cls.host_ports or cls.affinity or cls.anti_affinity or cls.volumes or any(c.hard for c in cls.spread):
+    if (
+        cls.host_ports
+        or cls.affinity
+        or cls.anti_affinity
+        or cls.volumes
+        or cls.resource_claims
+        or any(c.hard for c in cls.spread)
+    ):
         return False
     if any(c.kind == "required-anti" and c.total for c in cycle.snapshot.counters.carriers(cls)):
         return False
     known = {"NodeResourcesFit", "NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity"}
-    indifferent = {"PodTopologySpread", "InterPodAffinity", "VolumeBinding", "VolumeZone"}
+    indifferent = {"PodTopologySpread", "InterPodAffinity", "VolumeBinding", "VolumeZone", "DynamicResources"}
     return all(f.name in known | indifferent for f in filters) and any(f.name == "NodeResourcesFit" for f in filters)
 
 
