@@ -162,7 +162,7 @@ class DaemonSetController(APIController):
         revisions = await self.history.of(ds)
         collisions = (ds.get("status") or {}).get("collisionCount")
         current, collisions = await self.history.current(ds, revisions, collisions)
-        hash = meta.labels(current)[HASH_LABEL]
+        hash = meta.labels(current).get(HASH_LABEL) or meta.name(current)
         satisfied = self.expectations.satisfied(key)
         pods = await self._pods(ds, selector)
         failure: BaseException | None = None

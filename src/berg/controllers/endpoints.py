@@ -28,6 +28,8 @@ MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 CAPACITY = 1000
 NAME = "endpoint-controller"
+BATCH_S = 0.0005
+BATCH_MAX_S = 1.0
 
 
 class EndpointsController(ServiceController):
@@ -40,17 +42,26 @@ class EndpointsController(ServiceController):
         self.resource = resource("endpoints")
         self.endpoints = ctx.informer("endpoints")
         self.endpoints.add_handler(None, None, self.enqueue)
+        self._sizes: dict[str, int] = {}
+
+    def pods_changed(self, service: Obj) -> None:
+        """All addresses are in one object: the more there are, the longer changes are collected for one write."""
+        key = meta.key(service)
+        self.queue.add_after(key, min(BATCH_MAX_S, self._sizes.get(key, 0) * BATCH_S))
 
     async def reconcile(self, key: str) -> None:
         service = self.services.lister.get_key(key)
         current = self.endpoints.lister.get_key(key)
         if service is None:
+            self._sizes.pop(key, None)
             if current is not None:
                 await self._delete(current)
             return
         if not service["spec"].get("selector"):
             return  # whoever made the service keeps its endpoints
-        subsets = pack(service, self.selected(service))
+        pods = self.selected(service)
+        self._sizes[key] = len(pods)
+        subsets = pack(service, pods)
         truncated = truncate(subsets)
         labels = {k: v for k, v in meta.labels(service).items() if k != HEADLESS_LABEL}
         labels[MANAGED_BY] = NAME

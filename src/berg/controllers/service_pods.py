@@ -6,6 +6,7 @@ Source: k8s.io/endpointslice util, pkg/controller/util/endpoint.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any
 
 from berg.client.informer import Informer
@@ -53,6 +54,7 @@ def family(ip: str) -> str:
     return "IPv6" if ":" in ip else "IPv4"
 
 
+@lru_cache(maxsize=16384)
 def canonical_ip(ip: str) -> str:
     try:
         return str(ipaddress.ip_address(ip))
@@ -104,7 +106,10 @@ class ServiceController(APIController):
         for service in self.services.lister.list(namespace):
             selector = service["spec"].get("selector")
             if selector and selector.items() <= pairs:
-                self.enqueue(service)
+                self.pods_changed(service)
+
+    def pods_changed(self, service: Obj) -> None:
+        self.enqueue(service)
 
     def selected(self, service: Obj) -> list[Obj]:
         selector = Selector.of_map(service["spec"]["selector"])
