@@ -57,7 +57,9 @@ class Sandboxes:
     async def open(self) -> None:
         now_boot = boot_id()
         for sandbox in self.records.all.values():
-            if sandbox.state.ready and sandbox.state.boot_id != now_boot:
+            # Gone with a reboot, or with whoever cleared /run: without its namespaces a sandbox is none.
+            lost = sandbox.state.network and not os.path.exists(os.path.join(self._state_directory, "ns", sandbox.id))
+            if sandbox.state.ready and (lost or sandbox.state.boot_id != now_boot):
                 sandbox.state.ready = False
                 self.records.save(sandbox)
             self._names[_name(sandbox.config)] = sandbox.id
