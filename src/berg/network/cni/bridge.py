@@ -1,7 +1,7 @@
 """Berg's own pod network: a bridge per node, a veth pair per pod, addresses from the node's pod CIDR.
 
-Connecting a pod is two netlink batches: one makes the pair (far end in the pod's namespace, near end on the bridge),
-the other gives the far end its address and route. No program is started. What was given to whom stands in files, so
+Connecting a pod is a few netlink messages: one makes the pair (far end in the pod's namespace, near end on the bridge),
+a batch of others brings the far end up with its address and route. No program is started. What was given to whom stands in files, so
 that a restarted node agent goes on and `destroy` leaves nothing.
 
     DIR/addresses/     one file per address (`ipam.py`)
@@ -33,8 +33,6 @@ from berg.network.cni.ruleset import host_port_commands, table_commands
 from berg.runtime.network import PodNetworkError, PodNetworkRequest, PodNetworkResult
 
 INTERFACE = "eth0"
-_INDEX = 2
-"""The far end's number in the pod's namespace, where only the loopback (1) was before."""
 
 _SYSCTLS = {"net/ipv4/ip_forward": "1"}
 _SYSCTLS_V6 = {"net/ipv6/conf/all/forwarding": "1"}
@@ -166,7 +164,7 @@ class BridgeNetwork:
         netns = os.open(request.netns_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with rt.Connection() as netlink:
-                new = rt.new_veth(near, self._index, self._mtu, netns, INTERFACE, _INDEX, _mac(interfaces[0].ip))
+                new = rt.new_veth(near, self._index, self._mtu, netns, INTERFACE, _mac(interfaces[0].ip))
                 try:
                     netlink.request(new)
                 except FileExistsError:
@@ -176,10 +174,13 @@ class BridgeNetwork:
                 netlink.request(rt.set_hairpin(_index_of(near)))
         finally:
             os.close(netns)
-        requests = [rt.set_up(_INDEX), *(rt.new_address(_INDEX, interface) for interface in interfaces)]
-        requests += [rt.new_default_route(_INDEX, HostLocal.gateway(i.network).ip) for i in interfaces]
         with rt.Connection(request.netns_path) as inside:
-            inside.request(*requests)
+            index = inside.links()[INTERFACE].index
+            inside.request(
+                rt.set_up(index),
+                *(rt.new_address(index, interface) for interface in interfaces),
+                *(rt.new_default_route(index, HostLocal.gateway(i.network).ip) for i in interfaces),
+            )
 
     def _teardown(self, sandbox_id: str) -> None:
         pod = self._pods().get(sandbox_id)

@@ -68,10 +68,10 @@ def new_bridge(name: str, mac: bytes, mtu: int) -> Request:
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body
 
 
-def new_veth(name: str, bridge: int, mtu: int, netns_fd: int, peer: str, peer_index: int, peer_mac: bytes) -> Request:
+def new_veth(name: str, bridge: int, mtu: int, netns_fd: int, peer: str, peer_mac: bytes) -> Request:
     """Both ends at once: the near one up and a port of the bridge, the far one in its namespace under its final name
     (it can only be brought up once its other end is there: `set_up`)."""
-    far = _IFINFO.pack(0, 0, peer_index, 0, 0) + text(IFLA_IFNAME, peer) + attribute(IFLA_ADDRESS, peer_mac)
+    far = _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, peer) + attribute(IFLA_ADDRESS, peer_mac)
     far += number(IFLA_MTU, mtu) + number(IFLA_NET_NS_FD, netns_fd)
     info = nested(IFLA_LINKINFO, text(_INFO_KIND, "veth"), nested(_INFO_DATA, attribute(_VETH_PEER, far)))
     body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + number(IFLA_MTU, mtu)

@@ -72,7 +72,7 @@ class Credentials:
         username, password = auth.username, auth.password
         if auth.auth and not username:
             try:
-                username, _, password = base64.b64decode(auth.auth).decode().rstrip("\0").partition(":")
+                username, _, password = base64.b64decode(auth.auth, validate=True).decode().rstrip("\0").partition(":")
             except ValueError:
                 raise PullError("the credentials are not base64 of user:password", Code.INVALID_ARGUMENT) from None
         return cls(username, password, auth.identity_token, auth.registry_token)
@@ -123,6 +123,8 @@ async def pull(
     import aiohttp
 
     name = names.parse(text)
+    if progress:
+        progress(Progress("resolve", str(name)))
     context = ssl.create_default_context(cafile=registries.ca_file or None)
     timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
     headers = {"User-Agent": registries.user_agent}
@@ -248,7 +250,6 @@ class _Pull:
         self._progress = progress or (lambda _: None)
 
     async def run(self) -> Image:
-        self._progress(Progress("resolve", str(self._name)))
         manifest, digest = await self._manifest(self._name.digest or self._name.tag, self._name.digest, 0)
         tags = [self._name.tagged] if self._name.tagged and not self._name.digest else []
         digests = [f"{self._name.repository}@{digest}"]
