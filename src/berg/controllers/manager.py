@@ -49,6 +49,7 @@ CONTROLLERS: dict[str, str] = {
     "bootstrap-signer-controller": "bootstrap:BootstrapSigner",
     "token-cleaner-controller": "bootstrap:TokenCleaner",
     "persistentvolume-binder-controller": "pvbinder:PersistentVolumeBinder",
+    "persistentvolume-expander-controller": "volumeexpand:VolumeExpandController",
     "persistentvolume-attach-detach-controller": "attachdetach:AttachDetachController",
     "persistentvolume-protection-controller": "volumeprotection:VolumeProtection",
     "persistentvolumeclaim-protection-controller": "volumeprotection:ClaimProtection",
@@ -71,6 +72,24 @@ CONTROLLERS: dict[str, str] = {
 }
 DISABLED_BY_DEFAULT = frozenset({"bootstrap-signer-controller", "token-cleaner-controller"})
 
+NOT_HERE = frozenset(
+    {
+        "cloud-node-lifecycle-controller",
+        "device-taint-eviction-controller",
+        "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+        "node-route-controller",
+        "podcertificaterequest-cleaner-controller",
+        "podgroup-protection-controller",
+        "resourcepoolstatusrequest-controller",
+        "selinux-warning-controller",
+        "service-ca-certificate-publisher-controller",
+        "service-lb-controller",
+        "storage-version-migrator-controller",
+        "storageversion-garbage-collector-controller",
+    }
+)
+"""names that upstream knows: of clouds, or of APIs that are off by default. Naming one runs nothing."""
+
 
 class UnknownController(ValueError):
     """`--controllers` names one that does not exist."""
@@ -79,8 +98,11 @@ class UnknownController(ValueError):
 def chosen(controllers: list[str]) -> list[str]:
     """The names to start. Source: controller-manager app/helper.go, IsControllerEnabled."""
     for c in controllers:
-        if c != "*" and c.removeprefix("-") not in CONTROLLERS:
-            raise UnknownController(f'"{c.removeprefix("-")}" is not in the list of known controllers')
+        name = c.removeprefix("-")
+        if name in NOT_HERE and not c.startswith("-"):
+            log.warning("%s is not part of Berg: it does not run", name)
+        if c != "*" and name not in CONTROLLERS and name not in NOT_HERE:
+            raise UnknownController(f'"{name}" is not in the list of known controllers')
     found = []
     for name in CONTROLLERS:
         if name in controllers:
