@@ -114,6 +114,10 @@ class Strategy:
     field_labels: Sequence[str] = ()
     """names that a field selector may use beyond metadata.name and metadata.namespace"""
 
+    def labels_in(self, version: str) -> Sequence[str]:
+        """`field_labels` of one version."""
+        return self.field_labels
+
     def grace_period_s(self, ctx: Context, obj: Obj, requested_s: int | None) -> int:
         """How long a graceful deletion takes; 0: delete now. Only asked when `graceful`."""
         return 0

@@ -5,12 +5,12 @@ Source: kubernetes pkg/apis/node/validation.
 
 from __future__ import annotations
 
-from berg.apiserver.kinds import cells
+from berg.apiserver.kinds import cells, checks
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.kinds.label_selectors import validate_labels
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery import names
-from berg.machinery.status import FieldError, Obj, invalid_value
+from berg.machinery.status import FieldError, Obj
 
 
 @strategy_for("node.k8s.io", "runtimeclasses")
@@ -23,8 +23,7 @@ class RuntimeClassStrategy(Strategy):
     columns = [cells.NAME, Column("Handler", cells.at("handler")), cells.AGE]
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
-        handler = obj.get("handler") or ""
-        errors = [invalid_value("handler", handler, text) for text in names.dns1123_label(handler)]
+        errors = checks.required_name("handler", obj.get("handler"), names.dns1123_label)
         if scheduling := obj.get("scheduling"):
             from berg.apiserver.kinds.core.pod_spec.scheduling import validate_tolerations
 

@@ -76,7 +76,6 @@ class CSIDriverStrategy(Strategy):
 @strategy_for("storage.k8s.io", "csinodes")
 class CSINodeStrategy(Strategy):
     namespaced = False
-    has_status = False
     generation = False
     allow_unconditional_update = False
     columns = [

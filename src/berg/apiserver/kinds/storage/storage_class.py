@@ -8,7 +8,7 @@ from __future__ import annotations
 from berg.apiserver.kinds import cells
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
-from berg.machinery.status import FieldError, Obj, forbidden_field
+from berg.machinery.status import FieldError, Obj
 
 DEFAULT_ANNOTATIONS = (
     "storageclass.kubernetes.io/is-default-class",
@@ -46,11 +46,5 @@ class StorageClassStrategy(Strategy):
         return validate_storage_class(obj)
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        errors = self.validate(ctx, obj)
-        if (obj.get("parameters") or {}) != (old.get("parameters") or {}):
-            errors.append(forbidden_field("parameters", "updates to parameters are forbidden."))
-        if obj.get("provisioner") != old.get("provisioner"):
-            errors.append(forbidden_field("provisioner", "updates to provisioner are forbidden."))
-        if obj.get("reclaimPolicy") != old.get("reclaimPolicy"):
-            errors.append(forbidden_field("reclaimPolicy", "updates to reclaimPolicy are forbidden."))
-        return errors + immutable(obj, old, "volumeBindingMode")
+        kept = ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode")
+        return self.validate(ctx, obj) + immutable(obj, old, *kept)
