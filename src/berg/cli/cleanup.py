@@ -39,7 +39,7 @@ def rules(layout: Layout, spec: ClusterSpec) -> None:
     from berg.proxy.proxy import cleanup
 
     cleanup(proxy_table(spec))
-    routes.flush()
+    routes.flush(spec.pod_cidr)
 
 
 def remains(layout: Layout, spec: ClusterSpec) -> None:

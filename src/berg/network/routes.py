@@ -7,6 +7,7 @@ functions block and must not run on an event loop's thread: pyroute2 brings a lo
 from __future__ import annotations
 
 import errno
+import ipaddress
 
 PROTOCOL = 98
 """rtm_protocol of every route made here"""
@@ -35,10 +36,13 @@ def remove(cidr: str) -> None:
                 raise OSError(e.code, f"the route to {cidr} can't be removed: {e}") from e
 
 
-def flush() -> None:
-    """Removes every route that a Berg node made in this network namespace."""
+def flush(within: str) -> None:
+    """Removes every route that a Berg node made in this network namespace to pods of the cluster CIDR `within`."""
     from pyroute2 import IPRoute
 
     with IPRoute() as ip:
+        cluster = ipaddress.ip_network(within)
         for route in ip.get_routes(proto=PROTOCOL):
-            remove(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+            network = ipaddress.ip_network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+            if network.version == cluster.version and network.subnet_of(cluster):  # type: ignore[arg-type]
+                remove(str(network))
