@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import orjson
 
 import berg
 from berg.apiserver import version as versions
 from berg.apiserver.http.message import Request, Response
+from berg.apiserver.openapi import gnostic
 from berg.apiserver.openapi.operations import Writer, paths
 from berg.apiserver.openapi.schemas import Schemas
 from berg.apiserver.registry import negotiation
@@ -51,10 +53,7 @@ class OpenAPI:
     def handle(self, request: Request) -> Response | None:
         path = request.path.rstrip("/")
         if path == "/openapi/v2":
-            accept = request.headers.get("accept", "")
-            if accept and negotiation._negotiate(accept, (), ("application/json",)) is None:
-                raise status.not_acceptable(["application/json"])
-            return self._answer(request, "v2", self._v2)
+            return self._answer_v2(request)
         if path == "/openapi/v3":
             return self._answer(request, "v3", self._index)
         if path.startswith("/openapi/v3/"):
@@ -70,10 +69,22 @@ class OpenAPI:
             return response
         return None
 
-    def _answer(self, request: Request, name: str, make: Callable[[], Obj]) -> Response:
+    def _answer_v2(self, request: Request) -> Response:
+        """JSON, or the protobuf that client-go asks for first."""
+        for media, _ in negotiation.parse_accept(request.headers.get("accept") or "*/*"):
+            if media == gnostic.MEDIA_TYPE:
+                response = self._answer(request, "v2pb", lambda: gnostic.encode(_plain(self._v2())))
+                response.content_type = gnostic.ANSWER_TYPE
+                return response
+            if media in ("application/json", "*/*", "application/*"):
+                return self._answer(request, "v2", self._v2)
+        raise status.not_acceptable(["application/json", gnostic.MEDIA_TYPE])
+
+    def _answer(self, request: Request, name: str, make: Callable[[], Obj | bytes]) -> Response:
         found = self._documents.get(name)
         if found is None:
-            body = orjson.dumps(make())
+            made = make()
+            body = made if isinstance(made, bytes) else orjson.dumps(made)
             found = self._documents[name] = (body, f'"{hashlib.sha512(body).hexdigest().upper()}"')
         body, etag = found
         headers = {"ETag": etag, "Vary": "Accept"}
@@ -154,6 +165,20 @@ class OpenAPI:
             found.update(paths(r, name_of, writer))
         schemas.settle()
         return found
+
+
+def _plain(document: Obj) -> Obj:
+    """Without what v2 cannot say: `allOf` of one reference is that reference."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "allOf" in value and len(value["allOf"]) == 1 and "$ref" in value["allOf"][0]:
+                return walk(value["allOf"][0])
+            return {k: walk(v) for k, v in value.items()}
+        return [walk(v) for v in value] if isinstance(value, list) else value
+
+    plain: Obj = walk(document)
+    return plain
 
 
 def custom_name(r: Resource) -> str:
