@@ -240,6 +240,9 @@ class Handle:
     def waiting_pod(self, uid: str) -> None:
         return None
 
+    def preemption_of(self, uid: str) -> None:
+        return None
+
 
 def run_core(name: str, w: Workload, nodes: int, scale: float) -> float:
     """Decisions alone: no API server, no queue, no bindings."""

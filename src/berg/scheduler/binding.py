@@ -18,7 +18,7 @@ from berg.machinery.status import ApiError
 from berg.scheduler.framework.interface import Cycle
 from berg.scheduler.framework.profile import Profile
 from berg.scheduler.framework.status import Code, Status, error
-from berg.scheduler.preemption import Plan
+from berg.scheduler.preemption import Plan, UnderWay
 from berg.scheduler.queue import QueuedPod
 from berg.scheduler.state.podinfo import PodInfo
 from berg.scheduler.waiting import WaitingPod
@@ -140,14 +140,20 @@ async def clear_nomination(s: Scheduler, pod: PodInfo) -> None:
     await _patch_status(s, pod, {"status": {"nominatedNodeName": None}})
 
 
-async def evict(s: Scheduler, preemptor: PodInfo, plan: Plan) -> None:
+async def evict(s: Scheduler, preemptor: PodInfo, plan: Plan, under_way: UnderWay) -> None:
     """Deletes the victims of a preemption, saying why on each."""
-    await asyncio.gather(*(_evict_one(s, preemptor, plan.node, victim) for victim in plan.victims))
+    try:
+        gone = await asyncio.gather(*(_evict_one(s, preemptor, plan.node, victim) for victim in plan.victims))
+        under_way.victims -= {v.uid for v, asked in zip(plan.victims, gone, strict=True) if not asked}
+    finally:
+        under_way.asking = False
+        s.queue.activate_gated(preemptor.uid)
 
 
-async def _evict_one(s: Scheduler, preemptor: PodInfo, node: str, victim: PodInfo) -> None:
+async def _evict_one(s: Scheduler, preemptor: PodInfo, node: str, victim: PodInfo) -> bool:
+    """Whether it will go."""
     if s.reject_waiting(victim.uid, "preempted"):
-        return
+        return True
     now = rfc3339(s.clock.now())
     condition: Obj = {
         "type": "DisruptionTarget",
@@ -167,7 +173,7 @@ async def _evict_one(s: Scheduler, preemptor: PodInfo, node: str, victim: PodInf
     except ApiError as e:
         if e.code not in (404, 409):
             log.warning("cannot preempt pod %s: %s", victim.key, e.message)
-            return
+            return False
     s.recorder(preemptor.cls.scheduler_name).event(
         reference(victim.obj),
         "Normal",
@@ -176,6 +182,7 @@ async def _evict_one(s: Scheduler, preemptor: PodInfo, node: str, victim: PodInf
         related=reference(preemptor.obj),
         action="Preempting",
     )
+    return True
 
 
 def reference(pod: Obj) -> Obj:

@@ -139,6 +139,7 @@ class Handlers:
         uid = pod["metadata"].get("uid") or ""
         self._s.queue.delete(uid)
         self._s.denominate(uid)
+        self._s.forget_preemption(uid)
         self._s.reject_waiting(uid, "removed")
 
     # The rest

@@ -68,6 +68,15 @@ class Plan:
 
 
 @dataclass(slots=True)
+class UnderWay:
+    """A preemption that was decided on. While `asking`, the evictions are still being asked for."""
+
+    victims: set[str]
+    """UIDs"""
+    asking: bool = True
+
+
+@dataclass(slots=True)
 class Budget:
     namespace: str
     selector: Selector
@@ -84,9 +93,12 @@ class _Kept:
     results: dict[int, Candidate | Status] = field(default_factory=dict)
 
 
-def preempt(cycle: Cycle, diagnosis: Diagnosis, objects: Objects, args: Obj) -> tuple[str | None, Status]:
-    """PostFilter's answer; on success `cycle.data["preemption"]` is the Plan."""
-    refusal = _not_eligible(cycle, diagnosis)
+def preempt(
+    cycle: Cycle, diagnosis: Diagnosis, objects: Objects, args: Obj, under_way: UnderWay | None = None
+) -> tuple[str | None, Status]:
+    """PostFilter's answer; on success `cycle.data["preemption"]` is the Plan. `under_way` is what an earlier attempt
+    of the pod decided: no second one is begun before its victims are gone."""
+    refusal = _not_eligible(cycle, diagnosis, under_way)
     if refusal:
         return None, unschedulable(f"preemption: {refusal}")
     potential = diagnosis.rows_with(Code.UNSCHEDULABLE)
@@ -99,15 +111,23 @@ def preempt(cycle: Cycle, diagnosis: Diagnosis, objects: Objects, args: Obj) -> 
     return cycle.snapshot.names[best.row], Status(Code.SUCCESS)
 
 
-def _not_eligible(cycle: Cycle, diagnosis: Diagnosis) -> str:
+TERMINATING = "not eligible due to a terminating pod on the nominated node."
+
+
+def _not_eligible(cycle: Cycle, diagnosis: Diagnosis, under_way: UnderWay | None) -> str:
     pod, snapshot = cycle.pod, cycle.snapshot
     if not pod.cls.preempts:
         return "not eligible due to preemptionPolicy=Never."
+    if under_way is not None:
+        left = [snapshot.where[uid] for uid in under_way.victims if uid in snapshot.where]
+        rows = [snapshot.rows.get(p.node, -1) for p in left]
+        if any(r >= 0 and diagnosis.code_of(r) != Code.UNSCHEDULABLE_AND_UNRESOLVABLE for r in rows):
+            return TERMINATING
     row = snapshot.rows.get(pod.nominated_node, -1) if pod.nominated_node else -1
     if row < 0 or diagnosis.code_of(row) == Code.UNSCHEDULABLE_AND_UNRESOLVABLE:
         return ""
     if any(p.terminating and p.priority < pod.priority and _preempted(p) for p in snapshot.pods[row].values()):
-        return "not eligible due to a terminating pod on the nominated node."
+        return TERMINATING
     return ""
 
 

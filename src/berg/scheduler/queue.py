@@ -296,6 +296,12 @@ class SchedulingQueue:
             for e in hints.get(plugin, ())
         )
 
+    def activate_gated(self, uid: str) -> None:
+        """What held a gated pod back is over."""
+        q = self._pods.get(uid)
+        if q is not None and q.where == "gated":
+            self.activate([uid])
+
     def activate(self, uids: Iterable[str]) -> None:
         """Tries these again at once: a plugin knows better."""
         for uid in uids:

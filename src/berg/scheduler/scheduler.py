@@ -30,7 +30,7 @@ from berg.scheduler.framework.interface import Cycle
 from berg.scheduler.framework.profile import Profile
 from berg.scheduler.framework.status import Code, Status, error
 from berg.scheduler.handlers import Handlers
-from berg.scheduler.preemption import Plan
+from berg.scheduler.preemption import Plan, UnderWay
 from berg.scheduler.queue import QueuedPod, SchedulingQueue
 from berg.scheduler.state.objects import ObjectStore
 from berg.scheduler.state.podinfo import DEFAULT_SCHEDULER, PodInfo, PodParser
@@ -89,6 +89,7 @@ class Scheduler:
             on_ready=self._ready.set,
         )
         self._nominations: dict[str, tuple[PodInfo, str]] = {}
+        self._preemptions: dict[str, UnderWay] = {}
         self._recorders: dict[str, EventRecorder] = {}
         self._factory = InformerFactory(client, self.clock)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,6 +183,7 @@ class Scheduler:
             self.spawn(binding.failed(self, q, str(e), error(str(e))))
         else:
             self._nominations.pop(pod.uid, None)
+            self._preemptions.pop(pod.uid, None)
             self._assume(q, decision)
 
     def _renominate(self, nomination: tuple[PodInfo, str] | None) -> None:
@@ -231,6 +233,8 @@ class Scheduler:
             messages += status.reasons
         diagnosis.post_filter_message = ", ".join(messages)
         plan: Plan | None = cycle.data.get("preemption")
+        if plan is not None:
+            self._preemptions[pod.uid] = UnderWay({v.uid for v in plan.victims})
         if nominated:
             self.nominate(pod, nominated)
         elif nominated == "":
@@ -241,7 +245,7 @@ class Scheduler:
     async def _after_no_fit(self, pod: PodInfo, message: str, nominated: str | None, plan: Plan | None) -> None:
         if plan is not None:
             self._clear_lower_nominations(pod, plan.node)
-            await binding.evict(self, pod, plan)
+            await binding.evict(self, pod, plan, self._preemptions.get(pod.uid) or UnderWay(set()))
         await binding.report(self, pod, message, rejected=True, nominated=nominated)
 
     def _clear_lower_nominations(self, pod: PodInfo, node: str) -> None:
@@ -299,6 +303,9 @@ class Scheduler:
         if old is not None:
             self.snapshot.denominate(uid, old[1])
 
+    def forget_preemption(self, uid: str) -> None:
+        self._preemptions.pop(uid, None)
+
     def renominate(self, node: str) -> None:
         """A node came (back) that pods are nominated to."""
         for pod, name in self._nominations.values():
@@ -309,6 +316,9 @@ class Scheduler:
 
     async def changed(self, kind: str) -> None:
         await self.objects.changed(kind)
+
+    def preemption_of(self, uid: str) -> UnderWay | None:
+        return self._preemptions.get(uid)
 
     def waiting_pod(self, uid: str) -> WaitingPod | None:
         return self.waiting.get(uid)

@@ -81,6 +81,9 @@ class Core:
     def waiting_pod(self, uid: str) -> None:
         return None
 
+    def preemption_of(self, uid: str) -> None:
+        return None
+
     def place(self, obj: Obj, on: str) -> PodInfo:
         """A pod that is there already."""
         obj = {**obj, "spec": {**obj["spec"], "nodeName": on}}

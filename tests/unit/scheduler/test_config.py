@@ -24,7 +24,7 @@ def profile(**plugins: Any) -> SchedulerConfig:
 def test_defaults_are_upstreams() -> None:
     points = SchedulerConfig().profiles[0].plugins.points
     assert points["queueSort"] == [("PrioritySort", 0)]
-    assert points["preEnqueue"] == [("SchedulingGates", 0), ("DynamicResources", 2)]
+    assert points["preEnqueue"] == [("SchedulingGates", 0), ("DynamicResources", 2), ("DefaultPreemption", 0)]
     assert [name for name, _ in points["filter"]] == [
         "NodeUnschedulable",
         "NodeName",

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from berg.scheduler.framework.diagnosis import Diagnosis, FitError
-from berg.scheduler.framework.status import Code
+from berg.scheduler.framework.status import Code, Status
+from berg.scheduler.preemption import UnderWay
+from berg.scheduler.preemption import preempt as decide_preemption
 
 from .objects import Core, node, pod
 
@@ -120,3 +122,24 @@ def test_room_made_for_one_is_not_given_to_a_lesser_one() -> None:
     assert core.decide(pod("r", cpu="1", priority=6)).node == "a"
     core.snapshot.denominate(important.uid, "a")
     assert core.decide(pod("s", cpu="1", priority=4)).node == "a"
+
+
+def test_no_second_preemption_before_the_victims_of_the_first_are_gone() -> None:
+    core = Core(node("a", cpu="1"), node("b", cpu="1"))
+    first = core.place(pod("x", cpu="1"), "a")
+    core.place(pod("y", cpu="1", priority=1), "b")
+    info = core.parser.parse(pod("p", cpu="1", priority=5))
+
+    def attempt(under_way: UnderWay | None) -> tuple[str | None, Status]:
+        with pytest.raises(FitError) as e:
+            core.algorithm.schedule(info)
+        return decide_preemption(e.value.cycle, e.value.diagnosis, core.objects, {}, under_way)
+
+    assert attempt(None)[0] == "a"
+    chosen, status = attempt(UnderWay({first.uid}))
+    assert chosen is None and status.message == (
+        "preemption: not eligible due to a terminating pod on the nominated node."
+    )
+    core.snapshot.remove_pod(first.uid)
+    core.place(pod("z", cpu="1", priority=9), "a")  # someone else was quicker
+    assert attempt(UnderWay({first.uid}))[0] == "b"

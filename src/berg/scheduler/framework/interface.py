@@ -33,6 +33,7 @@ from berg.scheduler.state.podinfo import PodClass, PodInfo
 if TYPE_CHECKING:
     from berg.machinery.clock import Clock
     from berg.scheduler.framework.events import EventWithHint
+    from berg.scheduler.preemption import UnderWay
     from berg.scheduler.state.objects import Objects
     from berg.scheduler.state.snapshot import Snapshot
 
@@ -83,6 +84,10 @@ class Handle(Protocol):
 
     async def changed(self, kind: str) -> None:
         """Until an object of that kind changes in `objects`."""
+        ...
+
+    def preemption_of(self, uid: str) -> UnderWay | None:
+        """The preemption that was begun for a pod, until the pod has its node."""
         ...
 
     def waiting_pod(self, uid: str) -> Any:
