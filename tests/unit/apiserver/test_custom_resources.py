@@ -125,6 +125,27 @@ async def test_selectable_fields_and_columns(served: Served) -> None:
     assert shown["rows"][0]["cells"] == ["a", "1"]
 
 
+async def test_selectable_fields_are_those_of_the_version_that_was_asked(served: Served) -> None:
+    crd = copy.deepcopy(CRD)
+    crd["spec"]["versions"][1]["selectableFields"] = [{"jsonPath": ".spec.cronSpec"}]
+    crd["spec"]["versions"][1]["schema"] = copy.deepcopy(crd["spec"]["versions"][0]["schema"])
+    await define(served, crd)
+    old = TABS.replace("v1", "v1beta1")
+    first = await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1", "image": "x"}})
+    await served.create(old, {"metadata": {"name": "b"}, "spec": {"cronSpec": "2", "image": "x"}})
+    listed = await served.get(f"{old}?fieldSelector=spec.cronSpec%3D2")
+    assert [i["metadata"]["name"] for i in listed["items"]] == ["b"]
+    assert (await served.ask("GET", f"{old}?fieldSelector=spec.image%3Dx"))[0] == 400
+    await served.patch(f"{TABS}/a", {"spec": {"image": "y"}})
+    revision = int(first["metadata"]["resourceVersion"]) - 1
+    events = await served.watch(f"{TABS}?watch=1&fieldSelector=spec.image%3Dx&resourceVersion={revision}", 3)
+    assert [(e["type"], e["object"]["metadata"]["name"]) for e in events] == [
+        ("ADDED", "a"),
+        ("ADDED", "b"),
+        ("DELETED", "a"),
+    ]
+
+
 async def test_the_end(served: Served) -> None:
     await define(served)
     await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})

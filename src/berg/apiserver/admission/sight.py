@@ -12,6 +12,7 @@ import orjson
 
 from berg.apiserver.admission.interface import Api, Attributes
 from berg.apiserver.registry import conversion
+from berg.machinery import schema, status
 from berg.machinery.resources import Resource, builtin, resource
 from berg.machinery.status import Obj
 
@@ -123,13 +124,24 @@ class Sight:
         """Makes `obj`, of the version of `source`, the request's object, its defaults filled in."""
         a = self.a
         assert a.obj is not None
-        if a.subresource_kind is None and source.api_version != a.resource.api_version:
-            registry = getattr(self.api, "registries", {}).get((a.resource.group, a.resource.plural))
-            if registry is not None and registry.custom:
+        registry = getattr(self.api, "registries", {}).get((a.resource.group, a.resource.plural))
+        if a.subresource_kind is None and registry is not None and registry.custom:
+            if source.api_version != a.resource.api_version:
                 obj = (await registry.many_to_version([obj], a.resource))[0]
-            else:
+            version = (obj.get("apiVersion") or "").rpartition("/")[2]
+            type_ = registry.custom_types.get(version) or registry.custom_types[a.resource.version]
+            schema.prune(type_, obj)
+            schema.drop_nulls(type_, obj)
+            schema.default(type_, obj)
+        elif a.subresource_kind is None:
+            type_ = schema.type_of(source.group, source.version, source.kind)
+            if type_ is not None:
+                try:
+                    schema.decode(type_, obj)
+                except schema.WrongType as e:
+                    raise status.internal_error(str(e)) from None
+            if source.api_version != a.resource.api_version:
                 conversion.convert(obj, source, a.resource)
-        if a.subresource_kind is None:
             self.api.strategy(a.resource).default(obj)
         a.obj.clear()
         a.obj.update(obj)

@@ -53,14 +53,20 @@ class CustomStrategy(Strategy):
         self.columns = columns.columns_of(stored)
         self.columns_by_version = {v["name"]: columns.columns_of(v) for v in spec["versions"]}
         self._selectable: dict[str, Callable[[Obj], list[Any]]] = {}
+        self._labels: dict[str, list[str]] = {v["name"]: [] for v in spec["versions"]}
         for version in spec["versions"]:
             for field in version.get("selectableFields") or ():
+                label = field["jsonPath"].removeprefix(".")
                 try:
-                    self._selectable[field["jsonPath"].removeprefix(".")] = compile_path(field["jsonPath"])
+                    self._selectable[label] = compile_path(field["jsonPath"])
                 except BadPath:
                     continue
+                self._labels[version["name"]].append(label)
         self.field_labels = tuple(self._selectable)
         self.terminating = bool(crd["metadata"].get("deletionTimestamp"))
+
+    def labels_in(self, version: str) -> Sequence[str]:
+        return self._labels[version]
 
     def _version(self, obj: Obj) -> Version:
         return self.versions[obj["apiVersion"].rpartition("/")[2]]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -82,11 +82,13 @@ async def read(registry: Registry, selection: Selection, options: ListOptions) -
         ) from None
     except (RevisionFuture, TooLargeResourceVersion):
         raise too_large(exact, cacher.revision) from None
+    if selection.late:
+        listing = replace(listing, entries=await selection.narrow(listing.entries))
     revision = token_revision if token_revision > 0 else listing.revision
     metadata: Obj = {"resourceVersion": str(revision)}
     if listing.next_key:
         metadata["continue"] = encode_token(listing.next_key, revision)
-        if listing.remaining > 0 and selection.predicate is None:
+        if listing.remaining > 0 and selection.predicate is None and not selection.late:
             metadata["remainingItemCount"] = listing.remaining
     return Page(listing, metadata)
 
@@ -153,7 +155,7 @@ async def body(registry: Registry, resource: Resource, page: Page) -> bytes:
     )
     entries = page.listing.entries
     if registry.custom:  # custom resources keep their kind in lists
-        items = b",".join([await registry.raw(e, resource) for e in entries])
+        items = b",".join(await registry.many_raw(entries, resource))
     elif registry.is_stored_as(resource):
         lead = f'{{"kind":"{resource.kind}","apiVersion":"{resource.api_version}",'.encode()
         size = len(lead)

@@ -180,17 +180,31 @@ class Registry:
 
     async def raw(self, entry: CacheEntry, target: Resource) -> bytes:
         """The entry's JSON in `target`'s version; the stored bytes themselves where that is the same."""
-        if target.api_version == self.storage.api_version and self.convert_custom is None:
-            if entry.revision > self.schema_revision:
-                return entry.raw
-            return json_codec.dumps(await self.to_version(entry, target))
-        if (
-            self.custom
-            and entry.revision > self.schema_revision
-            and entry.raw.startswith(b'{"kind":"%b","apiVersion":"%b",' % _names(target))
-        ):
+        if self.is_shown_as_stored(entry, target):
             return entry.raw
         return json_codec.dumps(await self.to_version(entry, target))
+
+    def is_shown_as_stored(self, entry: CacheEntry, target: Resource) -> bool:
+        if entry.revision <= self.schema_revision:
+            return False
+        if target.api_version == self.storage.api_version and self.convert_custom is None:
+            return True
+        return self.custom and entry.raw.startswith(b'{"kind":"%b","apiVersion":"%b",' % _names(target))
+
+    async def many_raw(self, entries: Sequence[CacheEntry], target: Resource) -> list[bytes]:
+        """As `raw` of each, but all that must be converted is converted together."""
+        stored = [self.is_shown_as_stored(e, target) for e in entries]
+        others = [orjson.loads(e.raw) for e, same in zip(entries, stored, strict=True) if not same]
+        shown = iter(await self.many_to_version(others, target) if others else ())
+        return [e.raw if same else json_codec.dumps(next(shown)) for e, same in zip(entries, stored, strict=True)]
+
+    async def many_selectable(self, entries: Sequence[CacheEntry], target: Resource) -> list[dict[str, str]]:
+        """Each entry's selectable fields, as it is in `target`'s version."""
+        stored = [self.is_shown_as_stored(e, target) for e in entries]
+        others = [orjson.loads(e.raw) for e, same in zip(entries, stored, strict=True) if not same]
+        shown = iter(await self.many_to_version(others, target) if others else ())
+        find = self.strategy.selectable_fields
+        return [find(e.obj if same else next(shown)) for e, same in zip(entries, stored, strict=True)]
 
     # ---- errors that name the resource
 

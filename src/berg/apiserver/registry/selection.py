@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.registry.options import ListOptions
 from berg.apiserver.registry.registry import INDEXED_FIELDS, Registry
 from berg.apiserver.registry.strategy import strategy_of
@@ -14,7 +16,11 @@ _METADATA = frozenset(("metadata.name", "metadata.namespace"))
 
 
 class Selection:
-    """`key` is set when at most one object can match; `index` when an index holds all that can."""
+    """`key` is set when at most one object can match; `index` when an index holds all that can.
+
+    Fields of custom resources are those of the version that was asked for, which an object may have to be converted
+    to first (by a webhook, even): `late` says so, and then `narrow` does what `predicate` leaves undone.
+    """
 
     def __init__(self, registry: Registry, resource: Resource, namespace: str, options: ListOptions) -> None:
         self.namespace = namespace or None
@@ -23,6 +29,10 @@ class Selection:
         # Events are one stored kind with two spellings: fields are named as in the group that was asked.
         alias = not registry.custom and resource.group != registry.storage.group
         self.strategy = strategy_of(resource) if alias else registry.strategy
+        self.registry = registry
+        self.resource = resource
+        named = all(r.field in _METADATA for r in self.fields.requirements)
+        self.late = not named and (registry.convert_custom is not None or registry.schema_revision >= 0)
         self.key: str | None = None
         self.index: tuple[str, str] | None = None
         if not self.fields.everything:
@@ -43,7 +53,7 @@ class Selection:
     def _check_fields(self, resource: Resource) -> None:
         for requirement in self.fields.requirements:
             field = requirement.field
-            if field not in _METADATA and field not in self.strategy.field_labels:
+            if field not in _METADATA and field not in self.strategy.labels_in(resource.version):
                 gvr = f"{resource.group}/{resource.version}, Resource={resource.plural}"
                 raise status.bad_request(
                     f'Unable to find "{gvr}" that match label selector "{self.labels}", field selector '
@@ -53,7 +63,9 @@ class Selection:
     def _predicate(self) -> Predicate | None:
         if self.labels.everything and self.fields.everything:
             return None
-        if self.fields.everything:
+        if self.late and self.labels.everything:
+            return None
+        if self.fields.everything or self.late:
             selector = self.labels
             return lambda entry: selector.matches(entry.labels)
         if self.labels.everything and all(r.field in _METADATA for r in self.fields.requirements):
@@ -65,8 +77,13 @@ class Selection:
             return False
         if self.fields.everything:
             return True
-        known = self.strategy.selectable_fields(entry.obj)
+        return self._fields_match(entry, self.strategy.selectable_fields(entry.obj))
 
+    async def narrow(self, entries: Sequence[CacheEntry]) -> list[CacheEntry]:
+        known = await self.registry.many_selectable(entries, self.resource)
+        return [e for e, fields in zip(entries, known, strict=True) if self._fields_match(e, fields)]
+
+    def _fields_match(self, entry: CacheEntry, known: dict[str, str]) -> bool:
         def get(field: str) -> str:
             if field == "metadata.name":
                 return entry.name

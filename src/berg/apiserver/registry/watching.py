@@ -162,19 +162,31 @@ class Watch:
                 if self.options.allow_bookmarks:
                     chunk.append(self.bookmark(event.revision))
                 continue
-            if predicate is not None:
-                new_type = _within(predicate, event)
+            if predicate is not None or self.selection.late:
+                judge = await self._late(event) if self.selection.late else predicate
+                new_type = _within(judge or _everything, event)
                 if new_type is None:
                     continue
                 type_ = new_type
             chunk.append(await self.frame(type_, entry, event.revision))
         return chunk
 
+    async def _late(self, event: CacheEvent) -> Callable[[CacheEntry], bool]:
+        """The predicate for the entries of an event that must be converted to be judged."""
+        first = self.selection.predicate or _everything
+        entries = [e for e in (event.entry, event.previous) if e is not None and first(e)]
+        chosen = {id(e) for e in await self.selection.narrow(entries)}
+        return lambda entry: id(entry) in chosen
+
     def _timeout_s(self) -> float:
         if self.options.timeout_s:
             return float(self.options.timeout_s)
         least = self.registry.services.config.min_request_timeout_s
         return least * (1.0 + random.random())
+
+
+def _everything(entry: CacheEntry) -> bool:
+    return True
 
 
 def _within(predicate: Callable[[CacheEntry], bool], event: CacheEvent) -> str | None:

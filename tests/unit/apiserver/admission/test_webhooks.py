@@ -248,3 +248,20 @@ async def test_a_deletion_cannot_be_patched(server):
     async with mutating(server.webhook("/one", add)) as plugins:
         with pytest.raises(ApiError, match="attempted to modify the object, which is not supported for this operation"):
             await plugins.run_mutating(attributes("pods", None, pod(), operation=DELETE))
+
+
+async def test_what_a_webhook_adds_is_pruned():
+    from berg.apiserver.admission.sight import Sight
+    from berg.machinery.resources import resource
+
+    a = attributes("pods", pod())
+    changed = {**pod(), "unheard": 1}
+    await Sight(Empty(), a).take(changed, resource("pods"))
+    assert "unheard" not in a.obj and a.obj["metadata"]["name"]
+
+
+class Empty:
+    def strategy(self, _):
+        from berg.apiserver.registry.strategy import Strategy
+
+        return Strategy()

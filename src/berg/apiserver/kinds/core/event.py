@@ -91,7 +91,6 @@ class EventStrategy(Strategy):
         found["reason"] = obj.get("reason") or ""
         found["type"] = obj.get("type") or ""
         found[component] = reporter
-        found["source"] = _source(obj).get("component") or reporter
         return found
 
 
@@ -114,7 +113,8 @@ class CoreEventStrategy(EventStrategy):
             obj.setdefault(key, None)
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return self._selectable(obj, "involvedObject", "reportingComponent")
+        found = self._selectable(obj, "involvedObject", "reportingComponent")
+        return {**found, "source": _source(obj).get("component") or found["reportingComponent"]}
 
 
 @strategy_for("events.k8s.io", "events")
