@@ -272,12 +272,12 @@ class PodSyncer:
         parts = self.parts
         runtime = runtime or await self._runtime(uid)
         await parts.runtime.remove_pod(runtime)
-        self.in_runtime.discard(uid)
         await parts.volumes.unmount(uid)
         parts.cgroups.remove(uid)
         await gc.remove_pod_logs(parts.config, uid)
         parts.runtime.forget(uid)
         self._changed.pop(uid, None)
+        self.in_runtime.discard(uid)
 
     async def stop(self) -> None:
         for timer in self._timers.values():
