@@ -18,6 +18,7 @@ from berg.etcd.bridge import Bridge
 from berg.etcd.cluster import ClusterService
 from berg.etcd.concurrency import Concurrency
 from berg.etcd.grpc_server import GrpcServer
+from berg.etcd.health import Health
 from berg.etcd.http2 import Connection
 from berg.etcd.kv import KV
 from berg.etcd.lease import LeaseService
@@ -114,7 +115,7 @@ class EtcdServer:
         await asyncio.to_thread(self._private.cleanup)
 
     def _methods(self, users: Users) -> list[Method]:
-        services = (KV, WatchService, LeaseService, ClusterService, Maintenance, AuthService, Concurrency)
+        services = (KV, WatchService, LeaseService, ClusterService, Maintenance, AuthService, Concurrency, Health)
         return [method for service in services for method in service(self.member, users).methods()]
 
     def _tls(self) -> ssl.SSLContext:

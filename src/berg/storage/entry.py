@@ -15,7 +15,7 @@ import orjson
 
 Obj = dict[str, Any]
 
-PARSED_BYTES = 16 << 20
+PARSED_BYTES = 6 << 20
 
 _parsed: deque[tuple[Entry, int]] = deque()
 _parsed_bytes = 0

@@ -26,10 +26,11 @@ from typing import Any
 from berg.machinery.clock import Clock, RealClock
 from berg.storage.embedded.compaction import AutoCompaction, Compaction
 from berg.storage.embedded.index import Index
-from berg.storage.embedded.leases import MAX_TTL_S, MIN_TTL_S, Held, Leases
+from berg.storage.embedded.leases import Leases
+from berg.storage.embedded.leasing import Leasing
 from berg.storage.embedded.log import Log, backup_to, vacuum
 from berg.storage.embedded.pending import Pending, Result
-from berg.storage.embedded.records import Compact, Grant, Meta, Record, Revoke, encode
+from berg.storage.embedded.records import Compact, Meta, Record, encode
 from berg.storage.embedded.watch import Watch, Watches
 from berg.storage.interface import (
     DeleteRequest,
@@ -37,9 +38,6 @@ from berg.storage.interface import (
     Event,
     KeyValue,
     Lease,
-    LeaseExists,
-    LeaseNotFound,
-    LeaseTtlTooLarge,
     Listener,
     NoSpace,
     PutRequest,
@@ -97,6 +95,7 @@ class EmbeddedStore:
         self.pending = Pending(self.index, self.held.has)
         self.log = Log(path) if path is not None else None
         self._compaction = Compaction(self)
+        self._leasing = Leasing(self)
         self._auto = auto_compaction
         self._seq = 0
         self.published_seq = 0
@@ -106,7 +105,6 @@ class EmbeddedStore:
         self._scheduled = False
         self._listeners: list[Listener] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._lease_changed = asyncio.Event()
         self._open = False
         self._drained: asyncio.Future[None] | None = None
 
@@ -124,7 +122,7 @@ class EmbeddedStore:
             await self._restore(self.log)
         self.pending.clear()
         self._open = True
-        self._tasks.append(asyncio.create_task(self._expire_leases()))
+        self._tasks.append(asyncio.create_task(self._leasing.run()))
         self._tasks.append(asyncio.create_task(self._report_progress()))
         if self._auto is not None:
             self._tasks.append(asyncio.create_task(self._auto.run(self)))
@@ -221,13 +219,16 @@ class EmbeddedStore:
         written = self._enter(result)
         return result.response if written is None else await written
 
-    async def write(self, records: Sequence[Record], effect: Callable[[], None]) -> None:
-        """Makes records that are not keys durable, then runs `effect`."""
+    async def write(
+        self, records: Sequence[Record], effect: Callable[[], None], changes: Sequence[KeyValue] = ()
+    ) -> None:
+        """Makes records that are not keys durable, then runs `effect`; with them `changes` of keys, which are in the
+        pending state already."""
         self._check_open()
         batch = self._filling
         batch.parts += map(encode, records)
         batch.effects.append(effect)
-        written = self._enter(Result(None))
+        written = self._enter(Result(None, list(changes)))
         if written is not None:
             await written
 
@@ -403,97 +404,26 @@ class EmbeddedStore:
 
     async def lease_grant(self, ttl_s: int, lease_id: int = 0) -> Lease:
         self._check_writable()
-        if ttl_s > MAX_TTL_S:
-            raise LeaseTtlTooLarge("etcdserver: too large lease TTL")
-        ttl_s = max(ttl_s, MIN_TTL_S)
-        if not lease_id:
-            lease_id = self._new_lease_id()
-        elif self.held.has(lease_id):
-            raise LeaseExists("etcdserver: lease already exists")
-
-        def effect() -> None:
-            self.held.grant(lease_id, ttl_s)
-            self._lease_changed.set()
-
-        await self.write([Grant(lease_id, ttl_s)], effect)
-        return Lease(lease_id, ttl_s, ttl_s)
-
-    def _new_lease_id(self) -> int:
-        import secrets
-
-        while True:
-            lease_id = secrets.randbits(63)
-            if lease_id and not self.held.has(lease_id):
-                return lease_id
+        return await self._leasing.grant(ttl_s, lease_id)
 
     async def lease_revoke(self, lease_id: int) -> int:
-        held = self._find_lease(lease_id)
-        await self._revoke(held)
+        self._check_open()
+        await self._leasing.revoke(self._leasing.find(lease_id))
         return self.index.revision
 
-    async def _revoke(self, held: Held) -> None:
-        self._check_open()
-        held.revoking = True
-        # pending writes may have given it keys, or taken some away
-        keys = held.keys | {k for k, kv in self.pending.overlay.items() if kv.lease == held.id}
-        gone = [kv for k in sorted(keys) if (kv := self.pending.get(k)) is not None and kv.lease == held.id]
-        changes: list[KeyValue] = []
-        if gone:
-            revision = self.pending.revision + 1
-            for old in gone:
-                kv = KeyValue(old.key, b"", 0, revision, 0)
-                self.pending.overlay[old.key] = kv
-                changes.append(kv)
-            self.pending.revision = revision
-        batch = self._filling
-        batch.parts.append(encode(Revoke(held.id)))
-        batch.effects.append(lambda: self.held.forget(held.id))
-        try:
-            written = self._enter(Result(None, changes))
-            if written is not None:
-                await written
-        except StoreError:
-            held.revoking = False
-            raise
-
     async def lease_keepalive(self, lease_id: int) -> int:
-        held = self._find_lease(lease_id)
+        self._check_open()
+        held = self._leasing.find(lease_id)
         self.held.renew(held)
         return held.ttl_s
 
     async def lease_time_to_live(self, lease_id: int, *, keys: bool = False) -> Lease:
         self._check_open()
-        held = self.held.find(lease_id)
-        if held is None:
-            return Lease(lease_id, 0, -1)
-        remaining_s = held.remaining_s(self.clock.monotonic())
-        return Lease(lease_id, held.ttl_s, remaining_s, tuple(sorted(held.keys)) if keys else ())
+        return self._leasing.time_to_live(lease_id, keys)
 
     async def leases(self) -> Sequence[int]:
         self._check_open()
         return self.held.ids()
-
-    def _find_lease(self, lease_id: int) -> Held:
-        self._check_open()
-        held = self.held.find(lease_id)
-        if held is None:
-            raise LeaseNotFound("etcdserver: requested lease not found")
-        return held
-
-    async def _expire_leases(self) -> None:
-        while True:
-            deadline = self.held.next_deadline()
-            if deadline is None:
-                self._lease_changed.clear()
-                await self._lease_changed.wait()
-                continue
-            # a lease granted meanwhile lasts at least the shortest time there is, so that is how long to sleep
-            await self.clock.sleep(min(max(deadline - self.clock.monotonic(), 0.0), MIN_TTL_S))
-            for held in self.held.expired():
-                try:
-                    await self._revoke(held)
-                except StoreError:
-                    self.held.postpone(held)
 
 
 def _puts(request: TxnRequest) -> bool:
