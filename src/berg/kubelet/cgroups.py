@@ -215,9 +215,11 @@ class CgroupManager:
             for _, directory in self._directories(self._names(None, qos), CONTROLLERS):
                 if directory.is_dir():
                     for entry in directory.iterdir():
-                        name = entry.name.removesuffix(".slice").rsplit("-", 1)[-1]
+                        name = entry.name
+                        if name.endswith(".slice"):
+                            name = name.removesuffix(".slice").rsplit("-", 1)[-1].replace("_", "-")
                         if entry.is_dir() and name.startswith("pod"):
-                            found.add(name.removeprefix("pod").replace("_", "-"))
+                            found.add(name.removeprefix("pod"))
         return found
 
 
