@@ -17,6 +17,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from berg.client.rest import Client, WatchEvent
+from berg.client.transport import ConnectionFailed
 from berg.machinery.clock import Clock
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
@@ -72,12 +73,10 @@ class Reflector:
             except asyncio.CancelledError:
                 raise
             except ApiError as e:
-                log.log(
-                    logging.DEBUG if e.code == 410 else logging.WARNING,
-                    "watch of %s: %s",
-                    self._resource.group_resource,
-                    e.message,
-                )
+                # A server that is away is away for every watch: told once each, not at every try.
+                again = isinstance(e, ConnectionFailed) and self._delay_s > BACKOFF_S[0]
+                level = logging.DEBUG if e.code == 410 or again else logging.WARNING
+                log.log(level, "watch of %s: %s", self._resource.group_resource, e.message)
                 if e.code == 410:
                     self._version = ""
                     continue

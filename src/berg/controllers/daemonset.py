@@ -37,6 +37,8 @@ HASH_LABEL = "controller-revision-hash"
 GENERATION_LABEL = "pod-template-generation"
 GENERATION = "deprecated.daemonset.template.generation"
 BACKOFF_S = (1.0, 900.0)
+NODE_BATCH_S = 0.0002
+NODE_BATCH_MAX_S = 1.0
 TOLERATIONS: list[Obj] = [
     {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
     {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
@@ -104,8 +106,10 @@ class DaemonSetController(APIController):
     # -- events
 
     def _all(self) -> None:
+        """A pass looks at every node; while many nodes come, a few passes do."""
+        delay_s = min(NODE_BATCH_MAX_S, len(self.nodes.lister) * NODE_BATCH_S)
         for ds in self.sets.lister:
-            self.enqueue(ds)
+            self.queue.add_after(meta.key(ds), delay_s)
 
     def _node_changed(self, old: Obj, new: Obj) -> None:
         if meta.labels(old) != meta.labels(new) or old["spec"].get("taints") != new["spec"].get("taints"):

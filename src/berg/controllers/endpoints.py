@@ -57,7 +57,7 @@ class EndpointsController(ServiceController):
             if current is not None:
                 await self._delete(current)
             return
-        if not service["spec"].get("selector"):
+        if not service["spec"].get("selector") or service["spec"].get("type") == "ExternalName":
             return  # whoever made the service keeps its endpoints
         pods = self.selected(service)
         self._sizes[key] = len(pods)

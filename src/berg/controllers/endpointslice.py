@@ -105,6 +105,8 @@ class EndpointSliceController(ServiceController):
             return  # the slices are the service's dependents: the garbage collector takes them
         if not service["spec"].get("selector") or meta.is_deleting(service):
             return
+        if service["spec"].get("type") == "ExternalName":
+            return
         if not self.expectations.satisfied(key):
             return  # slices made here are not in the informer yet; seeing them brings the key back
         existing = self.slices.lister.by_index(BY_SERVICE, f"{NAME}/{key}")

@@ -25,6 +25,8 @@ def zone_of(node: Obj) -> str:
 @dataclass(slots=True)
 class _Zone:
     ready: dict[str, bool] = field(default_factory=dict)
+    down: int = 0
+    """how many of `ready` are not"""
     state: str = "Normal"
     next_at: float = float("-inf")
     """when the next node may be evicted"""
@@ -43,6 +45,7 @@ class Zones:
         was_down = self.all_down()
         self._zone[node] = zone
         z = self._zones.setdefault(zone, _Zone())
+        z.down += (not ready) - (not z.ready.get(node, True))
         z.ready[node] = ready
         self._settle(z, was_down)
 
@@ -52,7 +55,7 @@ class Zones:
             return
         was_down = self.all_down()
         z = self._zones[zone]
-        z.ready.pop(node, None)
+        z.down -= not z.ready.pop(node, True)
         self._settle(z, was_down)
         if not z.ready:
             del self._zones[zone]
@@ -72,10 +75,9 @@ class Zones:
         return pending
 
     def _state(self, z: _Zone) -> str:
-        down = sum(not r for r in z.ready.values())
-        if down and down == len(z.ready):
+        if z.down and z.down == len(z.ready):
             return "FullDisruption"
-        if down > 2 and down / len(z.ready) >= self._config.unhealthy_zone_threshold:
+        if z.down > 2 and z.down / len(z.ready) >= self._config.unhealthy_zone_threshold:
             return "PartialDisruption"
         return "Normal"
 
