@@ -72,7 +72,7 @@ class Chain:
     def _new_id(self) -> str:
         """A UUID nobody else has: one random start, then counting."""
         self._last_id = (self._last_id + 1) & ((1 << 128) - 1)
-        h = "%032x" % self._last_id
+        h = f"{self._last_id:032x}"
         return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
     async def _identified(self, request: Request) -> Response:
@@ -96,7 +96,7 @@ class Chain:
         user, info = request.user, request.info
         assert user is not None
         if MASTERS not in user.groups:
-            asked = authorization.attributes_of(user, info)
+            asked = authorization.attributes_of(user, info, *_selectors(request))
             verdict = self.authorizer.authorize(asked)
             if not verdict.allowed:
                 raise authorization.forbidden(asked, verdict.reason)
@@ -118,6 +118,12 @@ class Chain:
             if answered is not None:
                 return answered
         raise NotServed
+
+
+def _selectors(request: Request) -> tuple[str, str]:
+    if request.raw_query and request.info.verb in ("list", "watch", "deletecollection"):
+        return request.arg("fieldSelector"), request.arg("labelSelector")
+    return "", ""
 
 
 def _add_warnings(request: Request, response: Response) -> None:

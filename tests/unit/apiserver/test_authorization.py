@@ -169,3 +169,13 @@ def test_a_missing_role_is_the_reason() -> None:
     verdict = rbac.authorize(AuthzAttributes(JOE, "get", resource="pods"))
     assert not verdict.allowed
     assert verdict.reason == 'RBAC: clusterrole.rbac.authorization.k8s.io "gone" not found'
+
+
+async def test_nodes_list_only_their_own_pods(served: Served) -> None:
+    assert (await served.ask("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1", user=NODE))[0] == 200
+    for selector in ("", "?fieldSelector=spec.nodeName%3Dn2", "?fieldSelector=spec.nodeName!%3Dn1"):
+        code, refused = await served.ask("GET", f"/api/v1/pods{selector}", user=NODE)
+        assert code == 403
+        assert refused["message"].endswith("can only list/watch pods with spec.nodeName field selector")
+    assert (await served.ask("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1", user=NODE))[0] == 200
+    assert (await served.ask("GET", "/api/v1/nodes", user=NODE))[0] == 403

@@ -92,7 +92,7 @@ class Union:
         return Verdict(Decision.NO_OPINION, "\n".join(reasons)) if reasons else NO_OPINION
 
 
-def attributes_of(user: User, info: RequestInfo) -> AuthzAttributes:
+def attributes_of(user: User, info: RequestInfo, field_selector: str = "", label_selector: str = "") -> AuthzAttributes:
     if not info.is_resource:
         return AuthzAttributes(user, info.verb, path=info.path, is_resource=False)
     return AuthzAttributes(
@@ -105,6 +105,8 @@ def attributes_of(user: User, info: RequestInfo) -> AuthzAttributes:
         info.namespace,
         info.name,
         info.path,
+        field_selector=field_selector,
+        label_selector=label_selector,
     )
 
 

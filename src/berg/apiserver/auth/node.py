@@ -14,6 +14,7 @@ from functools import cache
 from berg.apiserver.auth.authorization import ALLOWED, NO_OPINION, AuthzAttributes, Decision, Verdict
 from berg.apiserver.auth.rbac import Rule
 from berg.apiserver.registry.services import Services
+from berg.machinery import fields
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
 
@@ -64,7 +65,7 @@ class NodeAuthorizer:
                 case ("storage.k8s.io", "csinodes"):
                     return _csi_node(node, a)
                 case ("resource.k8s.io", "resourceslices"):
-                    return _resource_slice(a)
+                    return _resource_slice(node, a)
                 case ("", "nodes"):
                     return _node(node, a)
                 case ("", "pods"):
@@ -141,12 +142,27 @@ class NodeAuthorizer:
         return known[1]
 
     def _pod(self, node: str, a: AuthzAttributes) -> Verdict:
-        if a.verb == "get" and not a.subresource:
-            pod = self._services.get(resource("pods"), a.namespace, a.name)
-            if pod is None or (pod.get("spec") or {}).get("nodeName") == node:
-                return ALLOWED
-            return _no(f"no relationship found between node '{node}' and this object")
-        return ALLOWED if any(rule.covers(a) for rule in _node_rules()) else NO_OPINION
+        match a.subresource, a.verb:
+            case "", "get":
+                pod = self._services.get(resource("pods"), a.namespace, a.name)
+                if pod is not None and (pod.get("spec") or {}).get("nodeName") == node:
+                    return ALLOWED
+                return _no(f"no relationship found between node '{node}' and this object")
+            case "", ("list" | "watch"):
+                if _selects(a, "spec.nodeName", node):
+                    return ALLOWED
+                return _no("can only list/watch pods with spec.nodeName field selector")
+            case ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create"):
+                return ALLOWED  # NodeRestriction sees to it that they are the node's own
+        return NO_OPINION
+
+
+def _selects(a: AuthzAttributes, field: str, value: str) -> bool:
+    """The request asks only for objects whose field has this value."""
+    try:
+        return bool(a.field_selector) and fields.parse(a.field_selector).exact(field) == value
+    except ValueError:
+        return False
 
 
 def references(pod: Obj) -> Iterator[tuple[str, str]]:
@@ -217,23 +233,30 @@ def _csi_node(node: str, a: AuthzAttributes) -> Verdict:
     return ALLOWED
 
 
-def _resource_slice(a: AuthzAttributes) -> Verdict:
+def _resource_slice(node: str, a: AuthzAttributes) -> Verdict:
     if a.subresource:
         return _no("cannot authorize ResourceSlice subresources")
-    if a.verb in (*_VERBS, "list", "watch", "deletecollection"):
-        return ALLOWED
+    if a.verb in _VERBS:
+        return ALLOWED  # NodeRestriction sees to it that they are the node's own
+    if a.verb in ("list", "watch", "deletecollection"):
+        if _selects(a, "spec.nodeName", node):
+            return ALLOWED
+        return _no("can only list/watch/deletecollection resourceslices with nodeName field selector")
     return _no(
-        "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete"
+        "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, "
+        "deletecollection"
     )
 
 
 def _node(node: str, a: AuthzAttributes) -> Verdict:
-    if a.subresource in ("", "status") and a.verb in ("create", "list", "watch", "update", "patch", "get", "delete"):
-        if a.verb == "get" and a.name and a.name != node:
-            return _no(f"node '{node}' cannot read '{a.name}', only its own Node object")
-        return ALLOWED if any(rule.covers(a) for rule in _node_rules()) else NO_OPINION
-    if a.name == node and a.verb == "get":
-        return ALLOWED
+    match a.subresource, a.verb:
+        case ("", "create" | "update" | "patch") | ("status", "update" | "patch"):
+            return ALLOWED  # NodeRestriction sees to it that it is its own
+        case "", ("get" | "list" | "watch"):
+            if a.name == node:
+                return ALLOWED
+            what = f"cannot read '{a.name}'" if a.name else "cannot read all nodes"
+            return _no(f"node '{node}' {what}, only its own Node object")
     return NO_OPINION
 
 

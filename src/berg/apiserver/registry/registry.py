@@ -83,6 +83,8 @@ class Registry:
         """version → schema, for a custom resource"""
         self.scale_view: dict[str, Any] = {}
         """version → its scale subresource, for a custom resource"""
+        self.watching = 0
+        """how many watch now"""
         self.frames: dict[tuple[int, str, str], bytes] = {}
         """framed watch events, shared among watchers"""
         self._followers: list[asyncio.Task[None]] = []

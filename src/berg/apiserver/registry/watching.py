@@ -31,6 +31,8 @@ from berg.storage.interface import RevisionCompacted
 BOOKMARK_S = 60.0
 KEPT_FRAMES = 512
 MAX_COALESCED = 100
+CROWD, COALESCE_S = 100, 0.02
+"""when so many watch, each is written to at most so often: what comes meanwhile goes in one write"""
 
 
 @dataclass(slots=True)
@@ -142,12 +144,17 @@ class Watch:
 
         if self.options.allow_bookmarks:
             bookmarks = loop.call_later(BOOKMARK_S * (0.9 + 0.1 * random.random()), offer_bookmark)
+        registry = self.registry
+        registry.watching += 1
         try:
             async for events in watcher:
                 chunk = await self._frames(events)
                 if chunk:
                     yield b"".join(chunk)
+                    if registry.watching > CROWD:
+                        await asyncio.sleep(COALESCE_S)
         finally:
+            registry.watching -= 1
             end.cancel()
             if bookmarks is not None:
                 bookmarks.cancel()
