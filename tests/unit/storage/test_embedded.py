@@ -1,6 +1,6 @@
 """The embedded engine beyond the common contract: what is on disk, and what happens when the disk is not kind."""
 
-# ruff: noqa: ASYNC110, ASYNC221, ASYNC240
+# ruff: noqa: ASYNC110, ASYNC221
 from __future__ import annotations
 
 import asyncio
@@ -143,6 +143,43 @@ async def test_a_merge_that_was_cut_short_changes_nothing(path: Path) -> None:
     await store.close()
     store = await opened(path)
     assert (state(store), store.revision) == (before, revision)
+    await store.close()
+
+
+async def test_rows_that_were_not_dropped_in_time_do_no_harm(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await opened(path)
+    lease = await store.lease_grant(100)
+    gone = await store.lease_grant(100)
+    for n in range(40):
+        await put(store, b"k/%d" % (n % 4), b"%d" % n, lease.id if n % 4 == 1 else 0)
+    await store.lease_revoke(gone.id)
+    await store.delete(DeleteRequest(b"k/2"))
+    before, revision = state(store), store.revision
+    monkeypatch.setattr("berg.storage.embedded.log.DROP_ROWS", 7)
+    run_job = store._run_job
+    dropped = []
+
+    async def die_while_dropping(job: Any) -> Any:
+        if "drop_rows" in job.__qualname__:
+            if dropped:
+                raise Unavailable("cut short")
+            dropped.append(job)
+        return await run_job(job)
+
+    monkeypatch.setattr(store, "_run_job", die_while_dropping)
+    await store.compact(store.revision)
+    await store.compacted()
+    await store.close()
+    for _ in range(2):
+        store = await opened(path)
+        assert (state(store), store.revision, store.compact_revision) == (before, revision, revision)
+        assert await store.leases() == [lease.id]
+        await store.close()
+    store = await opened(path)
+    await put(store, b"more")
+    await store.compact(store.revision)
+    await store.compacted()
+    assert await store._run_job(lambda db: db.execute("SELECT count(*) FROM log").fetchone()[0]) == 0
     await store.close()
 
 

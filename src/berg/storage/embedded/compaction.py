@@ -16,14 +16,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from berg.storage.embedded.log import Saved, finish_merge, merge
+from berg.storage.embedded.log import Saved, drop_rows, finish_merge, merge
 from berg.storage.embedded.records import Compact, Grant, Meta, Revoke, tombstone
 from berg.storage.interface import Event, EventType, KeyValue, RevisionCompacted, RevisionFuture, StoreError
 
 if TYPE_CHECKING:
     from berg.storage.embedded.engine import EmbeddedStore
 
-SLICE = 2000
+SLICE = 1000
 """events forgotten between two turns of the loop"""
 STEP_BYTES = 1 << 20
 """of the base written between two commits"""
@@ -80,8 +80,11 @@ class Compaction:
                 step, size = [], 0
         if step:
             await store._run_job(merge(step))
-        await store._run_job(finish_merge(revision, store.published_seq, store.held.ttls(), dict(store.meta)))
+        merged = finish_merge(revision, store.published_seq, store.held.ttls(), dict(store.meta))
+        needed = await store._run_job(merged)
         self._unmerged.difference_update(keys)
+        while await store._run_job(drop_rows(needed)):
+            pass
 
     def replay(self, saved: Saved) -> None:
         """Builds the index, the leases and the meta values of a store that has just been opened."""

@@ -39,6 +39,8 @@ _CHECKPOINT_PAGES, _PAGE_BYTES = 4000, 8192
 WAL_BYTES = (_CHECKPOINT_PAGES + 100) * (_PAGE_BYTES + 24)
 BUSY_WAL_BYTES, GROW_BYTES = 512 << 10, 8 << 20
 
+DROP_ROWS = 200
+
 _ACK = struct.Struct("<QI")
 _SCHEMA = """
 CREATE TABLE log (seq INTEGER PRIMARY KEY, last INTEGER NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL);
@@ -316,29 +318,36 @@ def merge(changed: Sequence[KeyValue]) -> Callable[[sqlite3.Connection], None]:
 
 def finish_merge(
     revision: int, seq: int, leases: dict[int, int], meta: dict[str, bytes]
-) -> Callable[[sqlite3.Connection], None]:
-    """Declares the base complete at `revision` and drops the rows that hold nothing newer.
+) -> Callable[[sqlite3.Connection], int]:
+    """Declares the base complete at `revision`; returns the first row that is still needed (see `drop_rows`).
 
-    Rows stay in one run: the first one kept is the first with a newer revision, or the first after `seq`, which
-    is the row that `leases` and `meta` are as of. Replaying the rest on them ends at the same state, because
-    only the last record about a lease or a name counts.
+    Rows stay in one run: the first one needed is the first with a newer revision, or the first after `seq`, which
+    is the row that `leases` and `meta` are as of. Replaying the rest, or any longer run that ends the same, ends at
+    the same state, because only the last record about a lease or a name counts.
     """
 
-    def job(db: sqlite3.Connection) -> None:
+    def job(db: sqlite3.Connection) -> int:
         with _transaction(db):
-            kept = db.execute("SELECT min(seq) FROM log WHERE last > ? OR seq > ?", (revision, seq)).fetchone()[0]
+            needed = db.execute("SELECT min(seq) FROM log WHERE last > ? OR seq > ?", (revision, seq)).fetchone()[0]
             newest = db.execute("SELECT max(seq) FROM log").fetchone()[0]
-            if kept is None:
-                db.execute("DELETE FROM log")
-                if newest is not None:
-                    _set_meta(db, "base_seq", newest)
-            else:
-                db.execute("DELETE FROM log WHERE seq < ?", (kept,))
             db.execute("DELETE FROM lease")
             db.executemany("INSERT INTO lease (id, ttl) VALUES (?,?)", leases.items())
             db.execute("DELETE FROM meta WHERE name NOT IN ('base_revision', 'base_seq')")
             db.executemany("INSERT INTO meta (name, value) VALUES (?,?)", meta.items())
             _set_meta(db, "base_revision", revision)
+            if newest is not None:
+                _set_meta(db, "base_seq", newest)  # where the numbers go on if no row is left
+        return int(needed if needed is not None else (newest or 0) + 1)
+
+    return job
+
+
+def drop_rows(before: int) -> Callable[[sqlite3.Connection], bool]:
+    """Drops some of the oldest rows up to `before`; whether there may be more. Few at a time: commits wait."""
+
+    def job(db: sqlite3.Connection) -> bool:
+        rows = "SELECT seq FROM log WHERE seq < ? ORDER BY seq LIMIT ?"
+        return db.execute(f"DELETE FROM log WHERE seq IN ({rows})", (before, DROP_ROWS)).rowcount == DROP_ROWS
 
     return job
 
