@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 from berg.lifecycle import hostnet
@@ -21,14 +22,36 @@ def containers_and_networks(layout: Layout, spec: ClusterSpec) -> None:
 
 async def _nodes(layout: Layout, spec: ClusterSpec) -> None:
     from berg.cli.node import own_config, pod_network
+    from berg.network.cni.bridge import BridgeNetwork
     from berg.runtime.own.destroy import destroy
 
     for node in spec.nodes:
         network = pod_network(layout, spec, node)
-        if spec.runtime == "berg":
+        if isinstance(network, BridgeNetwork):
             await destroy(own_config(layout, spec, node), network)
+        else:
+            await _end_pods(spec, layout.node(node.name) / "kubelet" / "pods")
         if not node.netns:  # the rest goes with the namespace
             await network.destroy()
+
+
+async def _end_pods(spec: ClusterSpec, pods: Path) -> None:
+    """Removes this cluster's pods from a runtime that serves others too: those whose directories are here."""
+    from berg.runtime.api import cri_pb2 as pb
+    from berg.runtime.cri import CRIError
+    from berg.runtime.remote import RemoteRuntime
+
+    mine = {p.name for p in pods.glob("*")}
+    runtime = RemoteRuntime(spec.containerd_socket)  # type: ignore[abstract]
+    try:
+        for sandbox in (await runtime.list_pod_sandbox(pb.ListPodSandboxRequest())).items:
+            if sandbox.metadata.uid in mine:
+                await runtime.stop_pod_sandbox(pb.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
+                await runtime.remove_pod_sandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id))
+    except CRIError as e:
+        print(f"containerd keeps pods of this cluster: {e}", file=sys.stderr)
+    finally:
+        await runtime.stop()
 
 
 def rules(layout: Layout, spec: ClusterSpec) -> None:

@@ -69,6 +69,12 @@ class Steps:
 @click.option("--api-port", type=click.IntRange(1, 65535), help="The API's port.  [default: 6443 or the next free]")
 @click.option("--foreground", is_flag=True, help="Stay, and stop the cluster on Ctrl-C.")
 @click.option("--wait", default=60.0, show_default=True, help="Seconds to wait until the cluster is ready.")
+@click.option(
+    "--containerd-socket",
+    default="/run/containerd/containerd.sock",
+    show_default=True,
+    help="Where containerd listens, for --runtime containerd.",
+)
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Put the context there, not into your own.")
 def up(
     name: str,
@@ -79,6 +85,7 @@ def up(
     api_port: int | None,
     foreground: bool,
     wait: float,
+    containerd_socket: str,
     kubeconfig: Path | None,
 ) -> None:
     """Start a cluster, or one that was stopped, and wait until it is ready.
@@ -92,7 +99,7 @@ def up(
     from berg.lifecycle import up as life
 
     layout = Layout.of(name, data_dir)
-    options = life.Options(name, nodes, runtime, data_dir, api_port, wait, sim_nodes)
+    options = life.Options(name, nodes, runtime, data_dir, api_port, wait, sim_nodes, containerd_socket)
     steps = Steps()
     began = time.monotonic()
     try:

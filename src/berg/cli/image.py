@@ -29,6 +29,9 @@ def _on_every_node(name: str, data_dir: str | None, request: dict[str, Any]) -> 
     from berg.cli.image_service import ask
 
     layout, spec = load_spec(name, data_dir)
+    if spec.runtime == "containerd":
+        _containerd(spec.containerd_socket, request)
+        return {}
     if not spec.nodes or spec.runtime != "berg":
         raise LifecycleError(
             f"cluster {name!r} runs on {spec.runtime}", "Only Berg's own runtime has images that berg image can manage."
@@ -46,6 +49,22 @@ def _on_every_node(name: str, data_dir: str | None, request: dict[str, Any]) -> 
         except OSError as e:
             raise LifecycleError(f"node {node.name} does not answer: {e}", "Is the cluster up? berg status") from e
     return results
+
+
+def _containerd(socket: str, request: dict[str, Any]) -> None:
+    """containerd has a tool of its own for its images."""
+    import shutil
+    import subprocess
+
+    if request.get("credentials") or (request["op"] == "import" and request["name"]):
+        raise LifecycleError("containerd's images take no credentials or other names here", "Use ctr or crictl.")
+    program = shutil.which("ctr")
+    if program is None:
+        raise LifecycleError("there is no ctr on the PATH", "It comes with containerd.")
+    what = [request[key] for key in ("path", "name") if request.get(key)]
+    done = subprocess.run([program, "--address", socket, "-n", "k8s.io", "images", request["op"], *what], check=False)
+    if done.returncode:
+        raise LifecycleError(f"ctr images {request['op']} failed")
 
 
 def _show(progress: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from berg.kubelet.kubelet import Kubelet
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec, NodeSpec
 from berg.network.cni.bridge import BridgeNetwork
+from berg.network.cni.conflist import ConflistNetwork
 from berg.network.network import Config as NetworkConfig
 from berg.network.network import Network
 from berg.proxy.proxy import Config as ProxyConfig
@@ -64,14 +65,18 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
     return [*parts, kubelet, ApiGate(spec), network, proxy, dns]
 
 
-def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> BridgeNetwork:
+def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> BridgeNetwork | ConflistNetwork:
+    if spec.runtime == "containerd":
+        return ConflistNetwork(spec.name, spec.bridge)
     return BridgeNetwork(
         spec.name, str(layout.node(node.name) / "cni"), cluster_cidrs=[spec.pod_cidr], bridge=spec.bridge
     )
 
 
-def _runtime(layout: Layout, spec: ClusterSpec, node: NodeSpec, network: BridgeNetwork) -> tuple[Any, list[Any]]:
-    if spec.runtime == "containerd":
+def _runtime(
+    layout: Layout, spec: ClusterSpec, node: NodeSpec, network: BridgeNetwork | ConflistNetwork
+) -> tuple[Any, list[Any]]:
+    if isinstance(network, ConflistNetwork):
         from berg.runtime.remote import RemoteRuntime
 
         remote = RemoteRuntime(spec.containerd_socket)  # type: ignore[abstract]  # its methods are made at run time

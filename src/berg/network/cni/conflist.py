@@ -1,98 +1,58 @@
-"""Network configurations as they lie in /etc/cni/net.d: the first one by name counts.
-
-Source: CNI specification 1.1, section 1 (network configuration format).
+"""The pod network of a runtime that calls CNI plugins itself (containerd, CRI-O): a configuration file in its
+directory, made when the node's podCIDR is known, with the standard bridge, host-local and portmap plugins.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import orjson
+from berg.runtime.network import PodNetworkError
 
-SUFFIXES = (".conflist", ".conf", ".json")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+CONFIG_DIR = "/etc/cni/net.d"
+VERSION = "0.4.0"
+"""what containerd 1.6 and the plugins beside it speak"""
 
 
-class BadConfiguration(Exception):
-    pass
+class ConflistNetwork:
+    def __init__(self, name: str, bridge: str, directory: str = CONFIG_DIR) -> None:
+        self.path = Path(directory) / f"10-berg-{name}.conflist"
+        self._name, self._bridge = f"berg-{name}", bridge
 
-
-@dataclass(frozen=True, slots=True)
-class NetworkConfiguration:
-    name: str
-    version: str
-    plugins: tuple[Mapping[str, Any], ...]
-    disable_check: bool = False
-    disable_gc: bool = False
-
-    def at_least(self, major: int, minor: int) -> bool:
-        """Whether this version of the specification has what came with `major.minor`."""
-        parts = [int(part) if part.isdigit() else 0 for part in self.version.split(".")]
-        return (parts + [0, 0])[:2] >= [major, minor]
-
-
-def first(directory: str) -> NetworkConfiguration:
-    """The configuration that counts. Raises BadConfiguration, also when there is none."""
-    try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIXES))
-    except OSError as error:
-        raise BadConfiguration(f"no network config found in {directory}: {error.strerror}") from error
-    trouble = f"no network config found in {directory}"
-    for name in names:
+    async def set_pod_cidr(self, cidrs: str) -> None:
+        """Raises PodNetworkError when the file can't be written."""
         try:
-            return load(os.path.join(directory, name))
-        except BadConfiguration as error:
-            trouble = str(error)  # the next one may do, as upstream's runtimes have it
-    raise BadConfiguration(f"cni plugin not initialized: {trouble}")
+            await asyncio.to_thread(self._write, cidrs.split(","))
+        except OSError as e:
+            raise PodNetworkError(f"the CNI configuration can't be written: {e}") from e
 
+    def _write(self, cidrs: list[str]) -> None:
+        routes = [{"dst": "::/0" if ":" in cidr else "0.0.0.0/0"} for cidr in cidrs]
+        bridge = {
+            "type": "bridge",
+            "bridge": self._bridge,
+            "isGateway": True,
+            "ipMasq": True,
+            "hairpinMode": True,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": cidr}] for cidr in cidrs], "routes": routes},
+        }
+        portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+        conflist = {"cniVersion": VERSION, "name": self._name, "plugins": [bridge, portmap]}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(conflist, indent=2))
+        temporary.replace(self.path)
 
-def load(path: str) -> NetworkConfiguration:
-    """Raises BadConfiguration."""
-    try:
-        with open(path, "rb") as file:
-            written = orjson.loads(file.read())
-    except (OSError, ValueError) as error:
-        raise BadConfiguration(f"{path}: {error}") from error
-    return parse(written, path)
+    async def destroy(self) -> None:
+        """The file and the bridge; the pods are the runtime's to end."""
+        await asyncio.to_thread(self._destroy)
 
+    def _destroy(self) -> None:
+        from berg.network.cni import rtnetlink as rt
 
-def parse(written: Any, where: str) -> NetworkConfiguration:
-    """A list of plugins, or the older form with just one. Raises BadConfiguration."""
-    if not isinstance(written, dict):
-        raise BadConfiguration(f"{where}: not a JSON object")
-    if "plugins" not in written and "type" in written:
-        written = {key: written[key] for key in ("cniVersion", "name") if key in written} | {"plugins": [written]}
-    name, plugins = written.get("name"), written.get("plugins")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BadConfiguration(f"{where}: the network has no usable name")
-    if not isinstance(plugins, list) or not plugins:
-        raise BadConfiguration(f"{where}: no plugins")
-    for plugin in plugins:
-        kind = plugin.get("type") if isinstance(plugin, dict) else None
-        if not isinstance(kind, str) or not kind or "/" in kind or kind in (".", ".."):
-            raise BadConfiguration(f"{where}: a plugin has no usable type")
-    return NetworkConfiguration(
-        name=name,
-        version=_version(written, where),
-        plugins=tuple(plugins),
-        disable_check=_flag(written.get("disableCheck")),
-        disable_gc=_flag(written.get("disableGC")),
-    )
-
-
-def _version(written: Mapping[str, Any], where: str) -> str:
-    """Since 1.1 a list may name several versions; the highest that we know is spoken."""
-    version = written.get("cniVersion") or "0.1.0"
-    offered = [other for other in written.get("cniVersions") or () if isinstance(other, str)]
-    known = [other for other in offered if other in ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")]
-    if not isinstance(version, str):
-        raise BadConfiguration(f"{where}: cniVersion is not a string")
-    return max([version, *known], key=lambda text: [int(part) for part in text.split(".") if part.isdigit()])
-
-
-def _flag(value: Any) -> bool:
-    return value is True or (isinstance(value, str) and value.lower() == "true")
+        self.path.unlink(missing_ok=True)
+        with rt.Connection() as netlink:
+            if self._bridge in netlink.links():
+                netlink.request(rt.delete_link(self._bridge))
