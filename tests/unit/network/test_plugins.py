@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from berg.network.cni.conflist import BadConfiguration, first, parse
+from berg.network.cni.configuration import BadConfiguration, first, parse
 from berg.network.cni.plugins import CNINetwork
 from berg.runtime.network import PodNetworkError, PodNetworkRequest, PortMapping
 

@@ -1,8 +1,8 @@
 """Berg's own pod network: a bridge per node, a veth pair per pod, addresses from the node's pod CIDR.
 
-Connecting a pod is a few netlink messages: one makes the pair (far end in the pod's namespace, near end on the bridge),
-a batch of others brings the far end up with its address and route. No program is started. What was given to whom stands in files, so
-that a restarted node agent goes on and `destroy` leaves nothing.
+Connecting a pod is a few netlink messages: one makes the pair (far end in the pod's namespace, near end on the
+bridge), a batch of others brings the far end up with its address and route. No program is started. What was given to
+whom stands in files, so that a restarted node agent goes on and `destroy` leaves nothing.
 
     DIR/addresses/     one file per address (`ipam.py`)
     DIR/pods/ID.json   what a pod has: addresses, host ports

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from berg.network.cni.conflist import BadConfiguration, NetworkConfiguration, first
+from berg.network.cni.configuration import BadConfiguration, NetworkConfiguration, first
 from berg.runtime.network import PodNetworkError, PodNetworkRequest, PodNetworkResult
 
 INTERFACE = "eth0"
@@ -234,7 +234,7 @@ class CNINetwork:
         os.replace(path + ".new", path)
 
     def _kept(self, sandbox: str) -> tuple[NetworkConfiguration, Any] | None:
-        from berg.network.cni.conflist import parse
+        from berg.network.cni.configuration import parse
 
         for name in self._files():
             if f"-{sandbox}-{INTERFACE}" in name:

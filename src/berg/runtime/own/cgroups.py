@@ -197,7 +197,6 @@ def _apply_v2(directory: str, r: pb.LinuxContainerResources) -> None:
         if swap:
             # CRI counts memory and swap together, version 2 counts them apart.
             _write(directory, "memory.swap.max", str(max(0, swap - memory)) if swap > 0 else "max", optional=True)
-        _write(directory, "memory.oom.group", "1", optional=True)
     for limit in r.hugepage_limits:
         _write(directory, f"hugetlb.{limit.page_size}.max", str(limit.limit), optional=True)
     for name, value in r.unified.items():

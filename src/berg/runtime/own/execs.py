@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 END_S = 2.0
+TERMINAL_TRIES = 200
 DRAIN_S = 1.0
 """How long output is waited for after the command has ended: a process it left behind may hold the pipe for ever."""
 
@@ -170,7 +171,9 @@ class Execs:
             fd = os.dup(running.pty) if container.config.tty else _open_fifo(running.streams.path("stdin"))
             helpers.append(asyncio.create_task(self._attach_input(container, session, fd)))
         if container.config.tty:
-            helpers.append(asyncio.create_task(_resize(session, running.pty, container.state.monitor_pid, tree=True)))
+            helpers.append(
+                asyncio.create_task(_resize(session, running.pty, container.state.monitor_pid, monitor=True))
+            )
         for name, write, yes in wanted:
             pump = running.pumps.get(name)
             if pump is not None and yes:
@@ -449,19 +452,49 @@ async def _feed_process(session: ExecSession, process: ExecProcess, tty: bool) -
         process.input = -1
 
 
-async def _resize(session: ExecSession, fd: int, pid: int, *, tree: bool = False) -> None:
+async def _resize(session: ExecSession, outer: int, pid: int, *, monitor: bool = False) -> None:
+    """The client's size for the outer terminal and for the command's own, which the OCI runtime keeps: runc passes a
+    size on when it is told (SIGWINCH), crun leaves its terminal as it is."""
     async for width, height in session.sizes():
+        size = struct.pack("HHHH", height, width, 0, 0)
         try:
-            fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-            for child in _children(pid) if tree else [pid]:
-                os.kill(child, signal.SIGWINCH)  # whoever copies between the terminals passes the size on
+            fcntl.ioctl(outer, termios.TIOCSWINSZ, size)
+            for keeper in _children(pid) if monitor else [pid]:
+                for terminal in await _terminals_of(keeper):
+                    try:
+                        fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+                    finally:
+                        os.close(terminal)
+                os.kill(keeper, signal.SIGWINCH)
         except OSError:
-            return
+            return  # it has ended
 
 
 def _children(pid: int) -> list[int]:
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(child) for child in file.read().split()]
+
+
+async def _terminals_of(pid: int) -> list[int]:
+    """Duplicates of the terminals (their master sides) that a process keeps. One that has just started has none yet,
+    and is given a moment."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        for _ in range(TERMINAL_TRIES):
+            held = [int(number) for number in os.listdir(f"/proc/{pid}/fd") if _is_terminal(pid, number)]
+            if held:
+                return [sc.pidfd_getfd(pidfd, number) for number in held]
+            await asyncio.sleep(0.01)
+        return []
+    finally:
+        os.close(pidfd)
+
+
+def _is_terminal(pid: int, number: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{number}").endswith("/ptmx")
+    except FileNotFoundError:
+        return False
 
 
 async def _hang_up(session: ExecSession, process: ExecProcess) -> None:

@@ -9,7 +9,7 @@ from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.own.state import Container, Sandbox
 
 if TYPE_CHECKING:
-    from berg.runtime.own.images.store import Image, ImageStore
+    from berg.runtime.own.images.store import Image
 
 _STATES = {
     "created": pb.CONTAINER_CREATED,
@@ -118,9 +118,8 @@ def signal_name(value: int) -> str:
     return name.replace("RTMINPLUS", "RTMIN+").replace("RTMAXMINUS", "RTMAX-")
 
 
-def image_entry(store: ImageStore, image: Image) -> pb.Image:
-    user = (store.config(image).get("config") or {}).get("User") or ""
-    name = user.partition(":")[0]
+def image_entry(image: Image) -> pb.Image:
+    name = image.user.partition(":")[0]
     entry = pb.Image(
         id=image.id,
         repo_tags=image.tags,

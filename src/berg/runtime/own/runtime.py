@@ -337,7 +337,7 @@ class BergRuntime:
         image = self.images.get(request.image.image)
         if image is None:
             return pb.ImageStatusResponse()
-        response = pb.ImageStatusResponse(image=messages.image_entry(self.images, image))
+        response = pb.ImageStatusResponse(image=messages.image_entry(image))
         if request.verbose:
             info = {"chainID": "", "imageSpec": self.images.config(image)}
             response.info["info"] = orjson.dumps(info).decode()
@@ -359,8 +359,8 @@ class BergRuntime:
         return pb.RemoveImageResponse()
 
     async def image_fs_info(self, request: pb.ImageFsInfoRequest) -> pb.ImageFsInfoResponse:
-        images = await asyncio.to_thread(stats.filesystem, self.config.under_root("images"))
-        containers = await asyncio.to_thread(stats.filesystem, self.config.under_root("containers"))
+        images = await asyncio.to_thread(self._stats.filesystem, self.config.under_root("images"))
+        containers = await asyncio.to_thread(self._stats.filesystem, self.config.under_root("containers"))
         return pb.ImageFsInfoResponse(image_filesystems=[images], container_filesystems=[containers])
 
     # Inside
@@ -410,7 +410,7 @@ class BergRuntime:
         if wanted.image.image:
             found = self.images.get(wanted.image.image)
             images = [found] if found is not None else []
-        return [messages.image_entry(self.images, image) for image in images]
+        return [messages.image_entry(image) for image in images]
 
     async def _container_stats(self, wanted: pb.ContainerStatsFilter) -> list[pb.ContainerStats]:
         found = messages.filter_containers(self.containers.records.all.values(), wanted)

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from berg.runtime.own.containers import Containers
 
 
+FILESYSTEM_LIFE_S = 10.0
+"""As old as upstream's runtimes let these figures become."""
+
+
 class Stats:
     def __init__(self, containers: Containers, sandboxes: Sandboxes) -> None:
         self._containers = containers
         self._sandboxes = sandboxes
+        self._filesystems: dict[str, tuple[float, pb.FilesystemUsage]] = {}
         self._last_cpu: dict[str, tuple[int, int, int]] = {}
 
     def container(self, container: Container) -> pb.ContainerStats:
@@ -32,7 +37,7 @@ class Stats:
             ),
             cpu=self._cpu(container.id, usage, now),
             memory=memory(usage, now),
-            writable_layer=filesystem(self._containers.bundle(container.id).path("upper")),
+            writable_layer=self.filesystem(self._containers.bundle(container.id).path("upper")),
             swap=pb.SwapUsage(timestamp=now),
         )
         _put(stats.swap.swap_usage_bytes, usage.swap_usage)
@@ -63,6 +68,17 @@ class Stats:
             if container.state.sandbox_id == sandbox.id and container.state.state == "running":
                 stats.linux.containers.append(self.container(container))
         return stats
+
+    def filesystem(self, directory: str) -> pb.FilesystemUsage:
+        """Looking through a directory is dear, so what was seen is good for a while."""
+        now = time.monotonic()
+        at, usage = self._filesystems.get(directory, (0.0, None))
+        if usage is None or now - at > FILESYSTEM_LIFE_S:
+            usage = filesystem(directory)
+            if len(self._filesystems) > 2000:
+                self._filesystems.clear()
+            self._filesystems[directory] = (now, usage)
+        return usage
 
     def _cpu(self, id: str, usage: cgroups.Usage, now: int) -> pb.CpuUsage:
         """The rate is over the time since somebody last asked, if that was a second ago or more."""

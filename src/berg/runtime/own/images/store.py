@@ -73,6 +73,8 @@ class Image:
     tags: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     pinned: bool = False
+    user: str = ""
+    """Whom the configuration names, as it names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +147,6 @@ class ImageStore:
     def layer_paths(self, image: Image) -> list[str]:
         """The layers' directories, the uppermost first."""
         return [os.path.join(self.layers_directory, name) for name in reversed(image.layers)]
-
-    def fs_info(self) -> tuple[int, int]:
-        """Bytes and inodes that the store uses."""
-        used = inodes = 0
-        for folder, directories, files in os.walk(self.directory):
-            inodes += len(directories) + len(files)
-            for name in files:
-                try:
-                    used += os.lstat(os.path.join(folder, name)).st_blocks * 512
-                except FileNotFoundError:
-                    pass
-        return used, inodes
 
     # Adding and removing
 
@@ -288,7 +278,8 @@ class ImageStore:
                 file.write(config)
             os.replace(path + ".new", path)
             size = len(config) + sum(source.size for source in layers)
-            image = Image(id=id, layers=[layer_name(chain) for chain in chains], size=size)
+            user = (orjson.loads(config).get("config") or {}).get("User") or ""
+            image = Image(id=id, layers=[layer_name(chain) for chain in chains], size=size, user=user)
             self._images[id] = image
         self.name(image, tags=tags, digests=digests)
         return image
