@@ -120,6 +120,7 @@ class ServiceStrategy(Strategy):
         allocation.release_ports(ports_of(obj))
         if spec.get("type") != "ExternalName":
             allocation.release_ips(ip for ip in spec.get("clusterIPs") or () if ip and ip != "None")
+            await allocation.settle()
 
 
 def _allocation(ctx: Context) -> ServiceAllocation | None:

@@ -53,7 +53,7 @@ class ServiceAllocation:
         self._ips: set[str] | None = None
         self._ports: set[int] | None = None
         self._random = random.Random()
-        self._cleaning: set[asyncio.Task[None]] = set()
+        self._cleaning: dict[str, asyncio.Task[None]] = {}
 
     @property
     def families(self) -> list[str]:
@@ -136,6 +136,8 @@ class ServiceAllocation:
     async def _hold(self, ip: str, namespace: str, name: str) -> bool:
         """False when another server was first."""
         self._used_ips().add(ip)
+        if (going := self._cleaning.get(ip)) is not None:
+            await asyncio.gather(going, return_exceptions=True)
         family = family_of(ip)
         holder: Obj = {
             "apiVersion": "networking.k8s.io/v1",
@@ -162,9 +164,8 @@ class ServiceAllocation:
         """Free at once; their IPAddress objects go in the background."""
         for ip in ips:
             self._used_ips().discard(ip)
-            task = asyncio.get_running_loop().create_task(self._forget(ip))
-            self._cleaning.add(task)
-            task.add_done_callback(self._cleaning.discard)
+            task = self._cleaning[ip] = asyncio.get_running_loop().create_task(self._forget(ip))
+            task.add_done_callback(lambda _, ip=ip: self._cleaning.pop(ip, None))  # type: ignore[misc]
 
     async def _forget(self, ip: str) -> None:
         try:
@@ -176,7 +177,7 @@ class ServiceAllocation:
     async def settle(self) -> None:
         """Until nothing is left to clean up."""
         while self._cleaning:
-            await asyncio.gather(*self._cleaning, return_exceptions=True)
+            await asyncio.gather(*self._cleaning.values(), return_exceptions=True)
 
     def allocate_port(self, port: int) -> None:
         """Raises NotAllocatable."""
