@@ -119,7 +119,7 @@ class SimNodes:
                 made = await self._client.patch(self._nodes_r, None, node.name, change, subresource="status")
             node.uid = made["metadata"].get("uid") or ""
             node.pod_cidr = (made.get("spec") or {}).get("podCIDR") or ""
-            await self._renew(node)
+            await self._first_beat(node)
         except Exception as e:
             if not done.done():
                 done.set_exception(e)
@@ -135,11 +135,17 @@ class SimNodes:
         except ApiError as e:
             if e.code != 404:
                 raise
-            try:
-                await self._client.create(self._leases_r, simnode.lease(node.name, self.config, now, node.uid))
-            except ApiError as e:
-                if e.code != 404:  # the namespace is not there yet: the next heartbeat will make it
-                    raise
+            await self._first_beat(node)
+
+    async def _first_beat(self, node: _Node) -> None:
+        try:
+            lease = simnode.lease(node.name, self.config, self._clock.now(), node.uid)
+            await self._client.create(self._leases_r, lease)
+        except ApiError as e:
+            if e.reason == "AlreadyExists":
+                await self._renew(node)
+            elif e.code not in (403, 404):  # the namespace is not there yet: the next heartbeat will try again
+                raise
 
     async def _heartbeats(self) -> None:
         """Leases are renewed one after the other, evenly over the interval."""

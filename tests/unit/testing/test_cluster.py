@@ -12,7 +12,7 @@ import pytest
 from berg.client.rest import Client
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError
-from berg.testing import Cluster, SimConfig
+from berg.testing import Cluster, SimConfig, SimNodes
 
 Obj = dict[str, Any]
 PODS = resource("pods")
@@ -130,3 +130,24 @@ async def test_several_at_once_and_nothing_left() -> None:
     assert not {name for name in os.listdir(directory) if name.startswith("berg-test-")} - before
     await asyncio.sleep(0)
     assert len(os.listdir("/proc/self/fd")) <= fds + 2  # the selector's own
+
+
+async def test_simulated_nodes_over_https_and_taken_up_again() -> None:
+    """As `berg up --sim-nodes` runs them, stopped and started anew."""
+    async with Cluster(nodes=0, controllers=False) as cluster:
+        client = Client.from_kubeconfig(cluster.kubeconfig_path)
+        try:
+            first = SimNodes(client, 20)
+            await first.start()
+            await cluster.client.create(PODS, pod("a"))
+            await cluster.until(PODS, "a", phase("Running"))
+            await first.stop()
+            await cluster.client.create(PODS, pod("b"))
+            await cluster.client.delete(PODS, "default", "a")
+            second = SimNodes(client, 20)
+            await second.start()
+            await cluster.until(PODS, "b", phase("Running"))
+            await cluster.until_gone(PODS, "a")
+            await second.stop()
+        finally:
+            await client.close()
