@@ -17,7 +17,7 @@ import gc
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from berg.machinery.clock import RealClock
@@ -93,11 +93,13 @@ class Workload:
     initial: int = 0
     initial_template: Callable[[str], Obj] = pod
     zones: tuple[str, ...] = ("zone1",)
-    extra: dict[str, Any] = field(default_factory=dict)
+    churn: bool = False
+    """meanwhile a node, a service and a pod that fits nowhere come and go every second"""
 
 
 WORKLOADS = {
     "basic": Workload(247, 10_000, pod, initial=1_000),
+    "mixed-churn": Workload(242, 10_000, pod, churn=True),
     "node-affinity": Workload(339, 10_000, node_affinity, initial=5_000, initial_template=node_affinity),
     "pod-affinity": Workload(
         83,
@@ -168,6 +170,25 @@ def node(i: int, zones: tuple[str, ...]) -> Obj:
     }
 
 
+async def churn(cluster: Cluster) -> None:
+    client = cluster.client
+    large = pod("churn", cpu="9", memory="50Gi", priorityClassName="high")
+    large["metadata"]["name"] = "large"
+    service = {
+        "metadata": {"name": "churn", "namespace": "churn"},
+        "spec": {"selector": {"app": "foo"}, "ports": [{"port": 80}]},
+    }
+    things = ((resource("nodes"), node(10**6, ("zone1",))), (resource("services"), service), (resource("pods"), large))
+    await client.create(resource("namespaces"), {"metadata": {"name": "churn"}})
+    while True:
+        for r, obj in things:
+            await client.create(r, obj)
+        await asyncio.sleep(1)
+        for r, obj in things:
+            name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
+            await client.delete(r, namespace, name, grace_period_s=0)
+
+
 async def run(name: str, w: Workload, nodes: int, scale: float) -> float:
     pods = resource("pods")
     async with Cluster(
@@ -206,10 +227,13 @@ async def run(name: str, w: Workload, nodes: int, scale: float) -> float:
 
         informer = cluster.scheduler._factory.informer(pods, field_selector=LIVE)
         informer.add_handler(None, lambda old, new: None if old["spec"].get("nodeName") else bound(old, new))
+        churning = asyncio.ensure_future(churn(cluster)) if w.churn else None
         started, cpu = time.perf_counter(), time.process_time()
         await all_of(n, lambda _: client.create(pods, w.template("sched-1")))
         created = time.perf_counter() - started
         await asyncio.wait_for(done.wait(), 120)
+        if churning is not None:
+            churning.cancel()
         took = time.perf_counter() - started
         rate = n / took
         busy = (time.process_time() - cpu) / took
