@@ -6,7 +6,7 @@ Source: pkg/kubelet/kuberuntime/kuberuntime_container.go generateContainerConfig
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Request:
     volumes: Mapping[str, mounts.MountedVolume]
     log_path: str
     target_id: str = ""
+    image_volumes: Mapping[str, str] = field(default_factory=dict)
 
 
 async def make(
@@ -62,7 +63,16 @@ async def make(
             seccomp_default=config.seccomp_default,
         )
         mounted = mounts.make(
-            pod, c, config.pod_dir(p.uid(pod)), request.volumes, env, request.ips, config.cluster_domain
+            mounts.Place(
+                pod,
+                c,
+                config.pod_dir(p.uid(pod)),
+                request.volumes,
+                request.image_volumes,
+                env,
+                request.ips,
+                config.cluster_domain,
+            )
         )
     except (EnvError, security.SecurityError, mounts.MountError, CRIError, OSError) as e:
         raise ConfigError(str(e)) from e

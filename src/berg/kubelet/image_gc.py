@@ -97,7 +97,7 @@ class ImageGC:
         try:
             answer: Any = await self._cri.image_fs_info(pb.ImageFsInfoRequest())
             for fs in answer.image_filesystems:
-                if fs.fs_id.mountpoint and Path(fs.fs_id.mountpoint).exists():  # noqa: ASYNC240
+                if fs.fs_id.mountpoint and Path(fs.fs_id.mountpoint).exists():
                     return self._measure(fs.fs_id.mountpoint)
         except CRIError:
             pass

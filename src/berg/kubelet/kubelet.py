@@ -265,8 +265,11 @@ class Kubelet:
             self._mirror_changed(pod)
             return
         uid = p.uid(pod)
-        new = uid not in self.pods.pods
+        old = self.pods.pods.get(uid)
+        new = old is None
         self.pods.pods[uid] = pod
+        if old is not None and _shown_in_files(old) != _shown_in_files(pod) and self.volumes.mounted(uid):
+            self._spawn(self.volumes.refresh(pod), "refresh volumes")
         self.statuses.seen(pod)
         if new and self.workers.get(uid) is None:
             if uid in self.pleg.known:
@@ -505,3 +508,8 @@ class Kubelet:
                 f'can\'t set `spec.hostUsers: false`, RuntimeClass handler "{handler}" does not support user namespaces'
             )
         return handler
+
+
+def _shown_in_files(pod: Obj) -> tuple[Obj, Obj, Obj]:
+    """What of a pod may change and stands in downward API volumes."""
+    return p.labels(pod), p.annotations(pod), {c["name"]: c.get("resources") for c in p.containers(pod)}

@@ -301,8 +301,9 @@ class RuntimeManager:
         before = run.status.find(c["name"])
         logs = Path(run.config.log_directory) / c["name"]
         restarts = before.restart_count + 1 if before else restart_count_by_logs(logs)
+        image_volumes = await self._image_volumes(run, c)
         try:
-            config = await self._container_config(run, c, image, restarts, logs)
+            config = await self._container_config(run, c, image, restarts, logs, image_volumes)
         except container_config.ConfigError as e:
             failed(str(e))
             raise StartError(why.CREATE_CONTAINER_CONFIG_ERROR, str(e)) from e
@@ -333,7 +334,22 @@ class RuntimeManager:
         finally:
             task.cancel()
 
-    async def _container_config(self, run: _Sync, c: Obj, image: str, restarts: int, logs: Path) -> Any:
+    async def _image_volumes(self, run: _Sync, c: Obj) -> dict[str, str]:
+        """Volume name → the runtime's reference, of the images that this container mounts. Source: KEP-4639."""
+        volumes = {v["name"]: v["image"] for v in run.pod["spec"].get("volumes") or () if v.get("image") is not None}
+        found: dict[str, str] = {}
+        for m in c.get("volumeMounts") or ():
+            if (source := volumes.get(m["name"])) is not None and m["name"] not in found:
+                wanted = {"name": c["name"], "image": source.get("reference") or ""}
+                policy = source.get("pullPolicy") or ""
+                found[m["name"]] = await self.images.ensure(
+                    run.pod, wanted, run.secrets, run.config, run.handler, policy
+                )
+        return found
+
+    async def _container_config(
+        self, run: _Sync, c: Obj, image: str, restarts: int, logs: Path, image_volumes: dict[str, str]
+    ) -> Any:
         _make_directory(logs)
         target = ""
         if wanted := c.get("targetContainerName"):
@@ -349,6 +365,7 @@ class RuntimeManager:
                 restart_count=restarts,
                 ips=run.ips,
                 volumes=run.volumes,
+                image_volumes=image_volumes,
                 target_id=target,
                 log_path=container_log_path(c["name"], restarts),
             ),

@@ -42,51 +42,59 @@ class MountedVolume:
     read_only: bool = False
 
 
-def make(
-    pod: Obj,
-    c: Obj,
-    pod_dir: Path,
-    volumes: Mapping[str, MountedVolume],
-    env: Mapping[str, str],
-    ips: list[str],
-    cluster_domain: str,
-) -> list[Any]:
-    """CRI Mount messages, in the order of the spec. Blocking file work, all of it small."""
-    mounts = [_volume_mount(c, i, m, pod_dir, volumes, env) for i, m in enumerate(c.get("volumeMounts") or ())]
-    if hosts.wanted(pod, c, ips):
-        path = pod_dir / "etc-hosts"
-        text = hosts.content(pod, ips, cluster_domain)
-        path.write_text(text)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One container and what there is to be mounted."""
+
+    pod: Obj
+    container: Obj
+    pod_dir: Path
+    volumes: Mapping[str, MountedVolume]
+    image_volumes: Mapping[str, str]
+    """Volume name → image reference: mounted by the runtime itself."""
+    env: Mapping[str, str]
+    ips: list[str]
+    cluster_domain: str
+
+
+def make(at: Place) -> list[Any]:
+    """CRI Mount messages, in the order of the spec. Blocking file work, all of it small. Raises MountError."""
+    c = at.container
+    mounts = [_volume_mount(at, i, m) for i, m in enumerate(c.get("volumeMounts") or ())]
+    if hosts.wanted(at.pod, c, at.ips):
+        path = at.pod_dir / "etc-hosts"
+        path.write_text(hosts.content(at.pod, at.ips, at.cluster_domain))
         path.chmod(0o644)
         mounts.append(pb.Mount(container_path="/etc/hosts", host_path=str(path)))
-    mounts.append(_termination_log(c, pod_dir))
+    mounts.append(_termination_log(c, at.pod_dir))
     return mounts
 
 
-def _volume_mount(
-    c: Obj, index: int, m: Obj, pod_dir: Path, volumes: Mapping[str, MountedVolume], env: Mapping[str, str]
-) -> Any:
-    volume = volumes.get(m["name"])
+def _volume_mount(at: Place, index: int, m: Obj) -> Any:
+    c, volume = at.container, at.volumes.get(m["name"])
     if volume is None:
         raise MountError(f'cannot find volume "{m["name"]}" to mount into container "{c["name"]}"')
     sub_path = m.get("subPath") or ""
     if m.get("subPathExpr"):
-        sub_path = _expand_strictly(m["subPathExpr"], env)
-    path = volume.path
-    if sub_path:
-        if sub_path.startswith("/"):
-            raise MountError(f"error SubPath `{sub_path}` must not be an absolute path")
-        if ".." in sub_path.split("/"):
-            raise MountError(f"unable to provision SubPath `{sub_path}`: must not contain '..'")
-        path = _safe_subpath(c, index, m, pod_dir, path, sub_path)
-    container_path = m["mountPath"] if m["mountPath"].startswith("/") else "/" + m["mountPath"]
-    return pb.Mount(
-        container_path=container_path,
-        host_path=str(path),
+        sub_path = _expand_strictly(m["subPathExpr"], at.env)
+    if sub_path.startswith("/"):
+        raise MountError(f"error SubPath `{sub_path}` must not be an absolute path")
+    if ".." in sub_path.split("/"):
+        raise MountError(f"unable to provision SubPath `{sub_path}`: must not contain '..'")
+    mount = pb.Mount(
+        container_path=m["mountPath"] if m["mountPath"].startswith("/") else "/" + m["mountPath"],
         readonly=bool(m.get("readOnly")) or volume.read_only,
         propagation=PROPAGATION.get(m.get("mountPropagation") or "", pb.PROPAGATION_PRIVATE),
         recursive_read_only=m.get("recursiveReadOnly") == "Enabled",
     )
+    if m["name"] in at.image_volumes:
+        mount.image.image = at.image_volumes[m["name"]]
+        mount.image_sub_path = sub_path
+    elif sub_path:
+        mount.host_path = str(_safe_subpath(c, index, m, at.pod_dir, volume.path, sub_path))
+    else:
+        mount.host_path = str(volume.path)
+    return mount
 
 
 def _expand_strictly(text: str, env: Mapping[str, str]) -> str:

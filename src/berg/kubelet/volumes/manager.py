@@ -76,6 +76,7 @@ class VolumeManager:
         self._changed: dict[str, asyncio.Event] = {}
         self._renewals: dict[str, asyncio.Task[None]] = {}
         self._mounted: dict[str, dict[str, MountedVolume]] = {}
+        self._pods: dict[str, Obj] = {}
 
     def mounted(self, uid: str) -> dict[str, MountedVolume]:
         return self._mounted.get(uid, {})
@@ -88,6 +89,7 @@ class VolumeManager:
     async def mount(self, pod: Obj) -> dict[str, MountedVolume]:
         """Every volume by name. Raises VolumeError when some are not there after two minutes."""
         uid = p.uid(pod)
+        self._pods[uid] = pod
         volumes = {v["name"]: v for v in pod["spec"].get("volumes") or ()}
         done = self._mounted.setdefault(uid, {})
         left = [v for name, v in volumes.items() if name not in done]
@@ -134,6 +136,8 @@ class VolumeManager:
 
     async def _set_up(self, pod: Obj, volume: Obj) -> MountedVolume:
         kind = source_of(volume)
+        if kind == "image":  # the runtime mounts it, from its own store
+            return MountedVolume(Path("/nonexistent"), read_only=True)
         if kind == "hostPath":
             return MountedVolume(local.host_path(volume["hostPath"]))
         path = self.directory(p.uid(pod), kind, volume["name"])
@@ -164,6 +168,7 @@ class VolumeManager:
 
     async def refresh(self, pod: Obj) -> None:
         """Rewrites what has changed. What fails is told, and stays as it was."""
+        self._pods[p.uid(pod)] = pod
         mounted = self._mounted.get(p.uid(pod), {})
         for volume in pod["spec"].get("volumes") or ():
             if volume["name"] in mounted and source_of(volume) in FILES:
@@ -176,17 +181,18 @@ class VolumeManager:
         if (old := self._renewals.pop(uid, None)) is not None and old is not asyncio.current_task():
             old.cancel()
         if due is not None:
-            self._renewals[uid] = asyncio.ensure_future(self._renew(pod, due))
+            self._renewals[uid] = asyncio.ensure_future(self._renew(uid, due))
 
-    async def _renew(self, pod: Obj, due: float) -> None:
+    async def _renew(self, uid: str, due: float) -> None:
         await self._clock.sleep(max(due - self._clock.now().timestamp(), 1.0))
-        if p.uid(pod) in self._mounted:
-            await self.refresh(pod)
+        if uid in self._mounted and uid in self._pods:
+            await self.refresh(self._pods[uid])
 
     async def unmount(self, uid: str) -> None:
         """Everything of the pod's directory. Raises OSError when something cannot be removed."""
         self._changed.pop(uid, None)
         self._mounted.pop(uid, None)
+        self._pods.pop(uid, None)
         if (task := self._renewals.pop(uid, None)) is not None:
             task.cancel()
         root = self._config.pod_dir(uid)
