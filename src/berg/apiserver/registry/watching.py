@@ -31,8 +31,9 @@ from berg.storage.interface import RevisionCompacted
 BOOKMARK_S = 60.0
 KEPT_FRAMES = 512
 MAX_COALESCED = 100
-CROWD, COALESCE_S = 100, 0.02
-"""when so many watch, each is written to at most so often: what comes meanwhile goes in one write"""
+CROWD = 100
+PAUSE_PER_WATCHER_S, LONGEST_PAUSE_S = 0.00005, 0.05
+"""when many watch, each is written to only so often: what comes meanwhile goes in one write"""
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ class Watch:
                 if chunk:
                     yield b"".join(chunk)
                     if registry.watching > CROWD:
-                        await asyncio.sleep(COALESCE_S)
+                        await asyncio.sleep(min(registry.watching * PAUSE_PER_WATCHER_S, LONGEST_PAUSE_S))
         finally:
             registry.watching -= 1
             end.cancel()
