@@ -12,13 +12,11 @@ again where it stopped, and when history is gone has every cacher load anew.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
 from berg.storage.interface import (
     Event,
-    LeaseNotFound,
     RangeRequest,
     RevisionCompacted,
     Store,
@@ -82,11 +80,6 @@ class Hub:
             self._task = asyncio.create_task(self._follow())
         self._started = True
 
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
     # -- events
 
     def _publish(self, revision: int, events: Sequence[Event]) -> None:
@@ -121,14 +114,14 @@ class Hub:
         return None
 
     async def _follow(self) -> None:
-        """The watch of a remote store, for ever.
+        """The watch of a remote store, until that is closed.
 
         Where progress notices cannot be trusted (see EtcdStore.progress_is_sound), everything is watched instead of
         what is under the root: then there is an event for every revision, and no notice is needed.
         """
         sound = getattr(self.store, "progress_is_sound", True)
         key, end = (self.root, prefix_end(self.root)) if sound else (b"\0", b"\0")
-        while True:
+        while not getattr(self.store, "closed", False):
             request = WatchRequest(key, end, self.revision + 1, progress_notify=sound)
             watch = self.store.watch(request)
             prompt = asyncio.create_task(self._prompt(watch if sound else None))
@@ -139,8 +132,7 @@ class Hub:
                     elif sound and batch.revision > self.revision:
                         self.revision = batch.revision
                         self._wake()
-            except RevisionCompacted as e:
-                self.revision = max(self.revision, e.compact_revision)
+            except RevisionCompacted:
                 await self._reload()
             except StoreError:
                 pass
@@ -164,7 +156,7 @@ class Hub:
             self._request_progress.clear()
 
     async def _reload(self) -> None:
-        while True:
+        while not getattr(self.store, "closed", False):
             try:
                 answer = await self.store.range(RangeRequest(self.root, prefix_end(self.root), count_only=True))
                 for sink in list(self._sinks.values()):
@@ -233,13 +225,10 @@ class _SharedLease:
         self.objects = 0
 
 
-_hubs: weakref.WeakKeyDictionary[Store, dict[bytes, Hub]] = weakref.WeakKeyDictionary()
-
-
 def hub_of(store: Store, prefix: bytes) -> Hub:
-    """The hub that serves `prefix`: one per store and root."""
+    """The hub that serves `prefix`: one per store and root. It lives as long as the store, which carries it."""
     root = prefix[: prefix.index(b"/", 1) + 1]
-    return _hubs.setdefault(store, {}).setdefault(root, Hub(store, root))
-
-
-__all__ = ["Hub", "LeaseNotFound", "Sink", "hub_of"]
+    hubs: dict[bytes, Hub] = vars(store).setdefault("_hubs", {})
+    if root not in hubs:
+        hubs[root] = Hub(store, root)
+    return hubs[root]

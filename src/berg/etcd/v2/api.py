@@ -74,6 +74,8 @@ class V2:
             return _json({"watchers": 0, "expireCount": 0})
         if path == "/auth/enable" and request.method == "GET":
             return _json({"enabled": False})
+        if path.startswith("/auth/"):
+            return _json({"message": "users and roles are those of the v3 API"}, 501)
         return web.Response(status=404, text="404 page not found\n")
 
     # -- keys
@@ -204,11 +206,11 @@ class V2:
             return _json({"message": "Not found"}, 404, headers)
         if request.method == "POST":
             text = "etcdserver: re-configuration failed due to not enough started members"
-            return _json({"message": text}, 500, headers)
+            return _json({"message": text}, 409, headers)
         if rest != ours["id"]:
             return _json({"message": f"No such member: {rest}"}, 404, headers)
         text = "etcdserver: re-configuration failed due to not enough started members"
-        return _json({"message": text}, 500, headers)
+        return _json({"message": text}, 409, headers)
 
     # -- answers
 

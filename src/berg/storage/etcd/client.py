@@ -53,6 +53,7 @@ class EtcdStore:
         self.cluster = Cluster(endpoints, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
         self._clock: Clock = clock or RealClock()
         self._compaction_interval_s = compaction_interval_s
+        self.closed = False
         self._revision = 0
         self._compact_revision = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,6 +76,7 @@ class EtcdStore:
             self._tasks.append(asyncio.create_task(compactor.run()))
 
     async def close(self) -> None:
+        self.closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
