@@ -29,7 +29,7 @@ async def prune(cri: CRI, status: PodStatus, config: KubeletConfig) -> None:
     used = set()
     for c in status.containers:
         seen[c.name] = seen.get(c.name, 0) + 1
-        if seen[c.name] <= KEEP or c.state in ("running", "created"):
+        if seen[c.name] <= KEEP or c.state == "running":
             used.add(c.sandbox_id)
             continue
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from berg.client.rest import Client
 from berg.kubelet import pod as p
+from berg.kubelet import pod_end
 from berg.machinery.clock import Clock, rfc3339
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
@@ -88,6 +89,7 @@ class StatusManager:
         if entry is None:
             entry = self._entries[uid] = _Entry(pod, pod.get("status") or {}, pod.get("status") or {})
         entry.pod = pod
+        entry.status = pod_end.final(pod, entry.status)
         entry.finished = True
         entry.version += 1
         self._kick(uid, entry)

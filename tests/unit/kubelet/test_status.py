@@ -2,7 +2,7 @@
 
 import pytest
 
-from berg.kubelet import pod_conditions, pod_phase, pod_status
+from berg.kubelet import pod_conditions, pod_end, pod_phase, pod_status
 from berg.kubelet.pod_status import Inputs
 from berg.kubelet.runtime_status import ContainerStatus, PodStatus, SandboxStatus
 from berg.kubelet.start_errors import StartError
@@ -191,3 +191,21 @@ def test_a_patch_names_only_what_changed():
     assert diff(new, new) == {}
     assert diff({"reason": "x"}, {}) == {"reason": None}
     assert diff({"containerStatuses": [{"name": "c"}]}, {"containerStatuses": [{"name": "c", "lastState": {}}]}) == {}
+
+
+def test_the_end_of_a_pod_that_never_ran():
+    one = pod()
+    end = pod_end.final(one, generate(one, PodStatus("u")))
+    assert end["phase"] == "Failed"
+    assert end["containerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+    one = pod(initContainers=[{"name": "a", "image": "i"}, {"name": "b", "image": "i"}])
+    end = pod_end.final(one, generate(one, PodStatus("u")))
+    assert [list(s["state"]) for s in end["initContainerStatuses"]] == [["terminated"], ["waiting"]]
+    assert list(end["containerStatuses"][0]["state"]) == ["waiting"]
+
+
+def test_the_end_keeps_what_is_known():
+    one = pod(restartPolicy="Never")
+    end = pod_end.final(one, generate(one, runtime(exited("c", 0), ready=False), terminal=True))
+    assert end["phase"] == "Succeeded"
+    assert end["containerStatuses"][0]["state"]["terminated"]["reason"] == "Completed"

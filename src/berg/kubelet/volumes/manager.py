@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S = 0.5
 MAX_RETRY_S = 122.0
 WAIT_S = 123.0
+RENEWAL_PAUSE_S = 10.0
 FILES = ("configMap", "secret", "downwardAPI", "projected")
 DIRECTORIES = {
     "configMap": "kubernetes.io~configmap",
@@ -184,7 +185,7 @@ class VolumeManager:
             self._renewals[uid] = asyncio.ensure_future(self._renew(uid, due))
 
     async def _renew(self, uid: str, due: float) -> None:
-        await self._clock.sleep(max(due - self._clock.now().timestamp(), 1.0))
+        await self._clock.sleep(max(due - self._clock.now().timestamp(), RENEWAL_PAUSE_S))
         if uid in self._mounted and uid in self._pods:
             await self.refresh(self._pods[uid])
 
