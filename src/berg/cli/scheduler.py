@@ -16,6 +16,10 @@ import click
 @click.option("--leader-elect-retry-period", help="How often it is tried.  [default: 2s]")
 @click.option("--leader-elect-resource-name", help="The Lease's name.  [default: kube-scheduler]")
 @click.option("--leader-elect-resource-namespace", help="The Lease's namespace.  [default: kube-system]")
+@click.option("--bind-address", default="0.0.0.0", show_default=True, help="Where health and metrics are served.")
+@click.option("--secure-port", default=10259, show_default=True, help="HTTPS; 0 for none.")
+@click.option("--tls-cert-file", default="", help="Its certificate.  [default: one made at start]")
+@click.option("--tls-private-key-file", default="", help="The certificate's key.")
 @click.option("--kube-api-qps", type=float, help="Requests per second to the API server; 0: no limit.")
 @click.option("--kube-api-burst", type=int, help="How many may go beyond that at once.")
 def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> None:
@@ -57,12 +61,29 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
 
         from berg.client.rest import Client
         from berg.scheduler.leader import ElectedScheduler
+        from berg.scheduler.metrics import Metrics
         from berg.scheduler.scheduler import Scheduler
+        from berg.scheduler.serving import Serving
 
         client = Client.from_kubeconfig(path, qps=qps, burst=burst, user_agent="kube-scheduler")
+        scheduler: ElectedScheduler | Scheduler
         if election.enabled:
-            return [ElectedScheduler(client, config, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))]
-        return [Scheduler(client, config)]
+            scheduler = ElectedScheduler(client, config, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
+            metrics = scheduler.metrics = Metrics(scheduler.pending)
+        else:
+            scheduler = Scheduler(client, config)
+            metrics = scheduler.metrics = Metrics(scheduler.queue.counts)
+        if not flags["secure_port"]:
+            return [scheduler]
+        serving = Serving(
+            client,
+            metrics.text,
+            address=flags["bind_address"],
+            port=flags["secure_port"],
+            certificate=flags["tls_cert_file"],
+            key=flags["tls_private_key_file"],
+        )
+        return [serving, scheduler]
 
     from berg.cli.run import run
 

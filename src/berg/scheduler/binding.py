@@ -44,6 +44,7 @@ async def bind(s: Scheduler, q: QueuedPod, cycle: Cycle, node: str, waiting: Wai
         s.waiting.pop(q.pod.uid, None)
     if status is None:
         s.queue.forget(q.pod.uid)
+        s.count(q, "scheduled")
         s.recorder(profile.name).event(
             reference(q.pod.obj),
             "Normal",

@@ -6,12 +6,16 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from berg.client.leaderelection import LeaderElector
 from berg.client.rest import Client
 from berg.machinery.clock import Clock
 from berg.scheduler.config import SchedulerConfig
 from berg.scheduler.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from berg.scheduler.metrics import Metrics
 
 
 class ElectedScheduler:
@@ -22,6 +26,7 @@ class ElectedScheduler:
     ) -> None:
         self._client, self._config, self._clock, self._on_lost = client, config, clock, on_lost
         self._scheduler: Scheduler | None = None
+        self.metrics: Metrics | None = None
         self._stopping = False
         e = config.leader_election
         self._elector = LeaderElector(
@@ -45,8 +50,12 @@ class ElectedScheduler:
         await self._elector.stop()
         await self._end()
 
+    def pending(self) -> dict[str, int]:
+        return self._scheduler.queue.counts() if self._scheduler is not None else {}
+
     async def _lead(self) -> None:
         self._scheduler = Scheduler(self._client, self._config, clock=self._clock)
+        self._scheduler.metrics = self.metrics
         await self._scheduler.start()
 
     async def _lost(self) -> None:

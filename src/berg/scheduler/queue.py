@@ -48,6 +48,8 @@ class QueuedPod:
     gated: Status | None = None
     where: str = ""
     """active, backoff, unschedulable, gated, or "" when in flight"""
+    began: float = 0.0
+    """when the attempt that is under way began"""
     errored: bool = False
     """its backoff is for an error, not because it did not fit"""
 

@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from berg.client.events import EventRecorder
 from berg.client.informer import InformerFactory
@@ -36,6 +36,9 @@ from berg.scheduler.state.objects import ObjectStore
 from berg.scheduler.state.podinfo import DEFAULT_SCHEDULER, PodInfo, PodParser
 from berg.scheduler.state.snapshot import Snapshot
 from berg.scheduler.waiting import WaitingPod
+
+if TYPE_CHECKING:
+    from berg.scheduler.metrics import Metrics
 
 Obj = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -88,6 +91,8 @@ class Scheduler:
             max_backoff_s=self.config.pod_max_backoff_s,
             on_ready=self._ready.set,
         )
+        self.metrics: Metrics | None = None
+        """set by whoever serves them"""
         self._nominations: dict[str, tuple[PodInfo, str]] = {}
         self._preemptions: dict[str, UnderWay] = {}
         self._recorders: dict[str, EventRecorder] = {}
@@ -156,6 +161,7 @@ class Scheduler:
     # One pod
 
     def _schedule_one(self, q: QueuedPod) -> None:
+        q.began = self.clock.monotonic() if self.metrics is not None else 0.0
         pod = q.pod
         if pod.terminating:
             self.queue.forget(pod.uid)
@@ -234,6 +240,8 @@ class Scheduler:
         diagnosis.post_filter_message = ", ".join(messages)
         plan: Plan | None = cycle.data.get("preemption")
         if plan is not None:
+            if self.metrics is not None:
+                self.metrics.preempted(len(plan.victims))
             self._preemptions[pod.uid] = UnderWay({v.uid for v in plan.victims})
         if nominated:
             self.nominate(pod, nominated)
@@ -288,8 +296,17 @@ class Scheduler:
             self.snapshot.remove_pod(pod.uid)
 
     def retry(self, q: QueuedPod, by: set[str], pending: set[str] | None = None, *, error: bool = False) -> None:
+        self.count(q, "error" if error else "unschedulable")
         self.queue.retry(q, by, pending or (), error=error)
         self.queue.done(q.pod.uid)
+
+    def count(self, q: QueuedPod, result: str) -> None:
+        """An attempt ended: scheduled, unschedulable or error."""
+        if self.metrics is not None:
+            now = self.clock.monotonic()
+            self.metrics.attempt(q.pod.cls.scheduler_name, result, now - q.began)
+            if result == "scheduled":
+                self.metrics.scheduled(q, now)
 
     def nominate(self, pod: PodInfo, node: str) -> None:
         old = self._nominations.get(pod.uid)
