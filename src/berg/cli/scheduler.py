@@ -74,7 +74,7 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
             scheduler = Scheduler(client, config)
             metrics = scheduler.metrics = Metrics(scheduler.queue.counts)
         if not flags["secure_port"]:
-            return [scheduler]
+            return [_Connection(client), scheduler]
         serving = Serving(
             client,
             metrics.text,
@@ -83,8 +83,21 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
             certificate=flags["tls_cert_file"],
             key=flags["tls_private_key_file"],
         )
-        return [serving, scheduler]
+        return [_Connection(client), serving, scheduler]
 
     from berg.cli.run import run
 
     run(build)
+
+
+class _Connection:
+    """Closes the client when everything that used it has stopped."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        await self._client.close()
