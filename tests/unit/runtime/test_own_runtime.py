@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ import pytest
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import Code, CRIError
 from berg.runtime.own import cgroups
+from berg.runtime.own import syscalls as sc
+from berg.runtime.own.launcher import Launcher, new_namespaces
+from berg.runtime.own.rootfs import writable_root
 
 from .harness import IMAGE, Harness, leftovers, read, write
+from .images_made import entry, layer, link, oci_archive
 
 pytestmark = pytest.mark.root
 
@@ -223,6 +228,51 @@ async def test_images_in_use_keep_their_layers(harness: Harness) -> None:
     assert [content for *_, content in harness.log(status)] == ["/bin/busybox\n"]
     await harness.remove_all()
     assert os.listdir(harness.runtime.images.layers_directory) == []
+
+
+async def test_an_image_as_a_volume(harness: Harness, tmp_path: Path) -> None:
+    write(tmp_path / "secret", "the node's\n")
+    base = layer(
+        entry("data/"), entry("data/old", b"old\n"), entry("data/both", b"below\n"), link("out", str(tmp_path))
+    )
+    top = layer(entry("data/both", b"above\n"), entry("data/.wh.old", b""))
+    oci_archive(tmp_path / "volume.tar", [base, top], name="example.org/volume:1")
+    await harness.runtime.images.import_archive(str(tmp_path / "volume.tar"))
+
+    def mounted(sub_path: str) -> Callable[[pb.ContainerConfig], None]:
+        def adjust(config: pb.ContainerConfig) -> None:
+            image = pb.ImageSpec(image="example.org/volume:1")
+            config.mounts.add(container_path="/v", image=image, image_sub_path=sub_path)
+
+        return adjust
+
+    script = "ls /v /v/data; touch /v/x || echo readonly"
+    assert (
+        await harness.output("sh", "-c", script, adjust=mounted("")) == "/v:\ndata\nout\n\n/v/data:\nboth\nreadonly\n"
+    )
+    assert await harness.output("cat", "/v/both", adjust=mounted("data")) == "above\n"
+    assert await harness.output("cat", "/v", adjust=mounted("data/both")) == "above\n"
+    with pytest.raises(CRIError, match="failed to start container"):
+        await harness.run("cat", "/v", adjust=mounted("out/secret"))
+
+
+async def test_a_data_directory_that_cannot_hold_upper_directories(tmp_path: Path) -> None:
+    """As within a container, whose own root is an overlay."""
+
+    def choose() -> str:
+        with new_namespaces("mnt"):
+            sc.mount("", "/", flags=sc.MS_REC | sc.MS_SLAVE)
+            for name in ("lower", "upper", "work", "overlay", "state"):
+                os.mkdir(tmp_path / name)
+            options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+            sc.mount("overlay", f"{tmp_path}/overlay", "overlay", 0, options)
+            return writable_root([f"{tmp_path}/overlay", f"{tmp_path}/state"])
+
+    launcher = Launcher()
+    try:
+        assert await launcher.call(choose) == f"{tmp_path}/state"
+    finally:
+        launcher.stop()
 
 
 async def test_nothing_stays(harness: Harness) -> None:

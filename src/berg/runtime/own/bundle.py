@@ -17,6 +17,7 @@ from berg.runtime.own import cgroups
 from berg.runtime.own import syscalls as sc
 from berg.runtime.own.launcher import new_namespaces
 from berg.runtime.own.monitor import Spawned, Streams, spawn
+from berg.runtime.own.rootfs import Rootfs
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
@@ -42,16 +43,8 @@ class Bundle:
     def rootfs(self) -> str:
         return self.path("rootfs")
 
-    def make(self) -> None:
-        for name in ("rootfs", "upper", "work"):
-            os.makedirs(self.path(name), mode=0o755, exist_ok=True)
-
-    def mount_rootfs(self, layers_directory: str, layers: Sequence[str]) -> None:
-        """`layers`: names below `layers_directory`, the uppermost first. For the launcher thread, which has a working
-        directory of its own: short names keep a hundred layers within the page of memory that mount takes."""
-        os.chdir(layers_directory)
-        options = f"lowerdir={':'.join(layers)},upperdir={self.path('upper')},workdir={self.path('work')}"
-        sc.mount("overlay", self.rootfs, "overlay", 0, options)
+    def load_rootfs(self) -> Rootfs:
+        return Rootfs.load(self.path("mounts.json"))
 
     def error(self) -> str:
         return oci_error(self.path("start.log")) or "the OCI runtime ended without a word"
@@ -124,8 +117,8 @@ def hide_hybrid() -> None:
 
 def launch(
     bundle: Bundle,
+    rootfs: Rootfs,
     layers_directory: str,
-    layers: Sequence[str],
     monitor: str,
     streams: Streams,
     exit_file: str,
@@ -139,6 +132,5 @@ def launch(
         if not mounts_go_out:
             sc.mount("", "/", flags=sc.MS_REC | sc.MS_SLAVE)
         hide_hybrid()
-        if layers:
-            bundle.mount_rootfs(layers_directory, layers)
+        rootfs.mount(bundle.rootfs, layers_directory)
         return spawn(monitor, streams, exit_file, command, ENVIRONMENT)

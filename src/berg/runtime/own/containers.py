@@ -15,13 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import orjson
 
 from berg.runtime.cri import Code, CRIError
 from berg.runtime.own import cgroups
@@ -82,7 +81,7 @@ class Containers:
         now_boot = boot_id()
         for container in list(self.records.all.values()):
             state = container.state
-            self._images.hold_layers(container.id, self._layer_names(container))
+            self._images.hold_layers(container.id, self.bundle(container.id).load_rootfs().held())
             if state.state != "running" and not self._files.has(container.id, "pid"):
                 continue
             if state.boot_id != now_boot:
@@ -225,7 +224,7 @@ class Containers:
             container.id,
             log=bundle.path("start.log"),
         )
-        layers = self._layer_names(container)
+        rootfs = bundle.load_rootfs()
         goes_out = any(mount.propagation == 2 for mount in config.mounts)
 
         def work() -> Spawned:
@@ -234,8 +233,8 @@ class Containers:
                 prepare_cgroup(container)
             return launch(
                 bundle,
+                rootfs,
                 self._images.layers_directory,
-                layers[::-1],
                 self._monitor,
                 streams,
                 exit_file,
@@ -428,21 +427,18 @@ class Containers:
             os.rmdir(streams.directory)
         except OSError:
             pass
+        bundle = self.bundle(container.id)
         try:
-            sc.umount(self.bundle(container.id).rootfs, sc.MNT_DETACH)
+            sc.umount(bundle.rootfs, sc.MNT_DETACH)
         except OSError:
-            pass
+            pass  # as a rule it is on nobody's mount table but the container's
+        writable = bundle.load_rootfs().writable
+        if writable != bundle.directory:
+            shutil.rmtree(writable, ignore_errors=True)
         self.records.remove(container.id)
 
     def _streams(self, container: Container) -> Streams:
         return Streams(os.path.join(self._io, container.id), container.config.tty, container.config.stdin)
-
-    def _layer_names(self, container: Container) -> list[str]:
-        try:
-            with open(self.bundle(container.id).path("layers.json"), "rb") as file:
-                return list(orjson.loads(file.read()))
-        except FileNotFoundError:
-            return []
 
     def _lock(self, id: str) -> asyncio.Lock:
         return self._locks.setdefault(id, asyncio.Lock())

@@ -16,6 +16,7 @@ from berg.runtime.cri import Code, CRIError
 from berg.runtime.own import cgroups
 from berg.runtime.own.bundle import Bundle, OCIRuntime, join_hook
 from berg.runtime.own.messages import signal_name
+from berg.runtime.own.rootfs import ImageMount, Rootfs
 from berg.runtime.own.sandboxes import CONTAINER, NODE, POD, TARGET, Sandboxes
 from berg.runtime.own.spec import Given, build
 from berg.runtime.own.spec import Image as ImageConfig
@@ -32,6 +33,8 @@ class Creator:
         self._sandboxes = sandboxes
         self._containers = containers
         self._images = images
+        self.writable_root = containers.root
+        """Where what containers write is kept; see `rootfs.py`."""
 
     def create(self, sandbox: Sandbox, config: pb.ContainerConfig, runtime: OCIRuntime) -> Container:
         """Raises CRIError; then nothing is left behind."""
@@ -85,7 +88,13 @@ class Creator:
         state.uid, state.gid, state.groups = user.uid, user.gid, list(user.groups)
         state.stop_signal = signal_name(config.stop_signal) or image_config.stop_signal or "SIGTERM"
         os.makedirs(bundle.directory, mode=0o700, exist_ok=True)
-        bundle.make()
+        os.makedirs(bundle.rootfs, mode=0o755)
+        rootfs = Rootfs(image.layers[::-1], os.path.join(self.writable_root, container.id), [])
+        if self.writable_root == self._containers.root:
+            rootfs.writable = bundle.directory
+        rootfs.make()
+        image_mounts = self._image_mounts(container, bundle)
+        rootfs.images = list(image_mounts.values())
         etc = self._sandboxes.etc(sandbox.id)
         hostname = sandbox.config.hostname or os.uname().nodename
         pins = self._sandboxes.pins(sandbox.id)
@@ -102,7 +111,7 @@ class Creator:
             cgroup_path="" if runtime.keeps_off_cgroups else f"{state.cgroup}/c",
             cgroup_mounts=cgroups.hierarchy().views(state.cgroup),
             hooks=join_hook(state.cgroup),
-            image_mounts=self._image_mounts(container),
+            image_mounts={path: mount.source for path, mount in image_mounts.items()},
             volumes=self._volumes(image_config, layers, bundle, config),
         )
         for mount in config.mounts:
@@ -111,8 +120,8 @@ class Creator:
         spec = build(config, given)
         with open(bundle.path("config.json"), "wb") as file:
             file.write(orjson.dumps(spec))
-        with open(bundle.path("layers.json"), "wb") as file:
-            file.write(orjson.dumps(image.layers))
+        rootfs.save(bundle.path("mounts.json"))
+        self._images.hold_layers(container.id, rootfs.held())
         if config.log_path and sandbox.config.log_directory:
             os.symlink(os.path.join(sandbox.config.log_directory, config.log_path), bundle.path("log"))
 
@@ -142,23 +151,15 @@ class Creator:
             result["pid"] = f"/proc/{target.state.pid}/ns/pid"
         return result
 
-    def _image_mounts(self, container: Container) -> dict[str, str]:
-        """Image volumes need a mount of their own; those are made when several layers are to be seen as one."""
-        found: dict[str, str] = {}
-        for mount in container.config.mounts:
+    def _image_mounts(self, container: Container, bundle: Bundle) -> dict[str, ImageMount]:
+        """Image volumes by the path that they have in the container."""
+        found: dict[str, ImageMount] = {}
+        for number, mount in enumerate(container.config.mounts):
             if not mount.image.image:
                 continue
-            image = self._images.get(mount.image.image)
-            if image is None:
-                raise CRIError(Code.NOT_FOUND, f'failed to resolve image "{mount.image.image}": not found')
-            if len(image.layers) != 1:
-                raise CRIError(Code.UNIMPLEMENTED, "image volumes of more than one layer are not supported")
-            base = os.path.realpath(self._images.layer_paths(image)[0])
-            path = os.path.realpath(os.path.join(base, mount.image_sub_path.lstrip("/")))
-            if path != base and not path.startswith(base + "/"):
-                raise CRIError(Code.INVALID_ARGUMENT, f'invalid image sub path "{mount.image_sub_path}"')
-            found[mount.container_path] = path
-            self._images.hold(f"{container.id}/{image.id}", image)
+            image = self._image(mount.image)
+            target = bundle.path(f"image-{number}")
+            found[mount.container_path] = ImageMount(image.layers[::-1], target, mount.image_sub_path.strip("/"))
         return found
 
     @staticmethod

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
@@ -35,7 +36,9 @@ from berg.runtime.own.images import names
 from berg.runtime.own.images.registry import Credentials, Registries
 from berg.runtime.own.images.store import Image, ImageError, ImageStore
 from berg.runtime.own.launcher import Launcher
+from berg.runtime.own.rootfs import writable_root
 from berg.runtime.own.sandboxes import Sandboxes
+from berg.runtime.own.spec import NOFILE
 from berg.runtime.own.state import Container, ContainerState, Records, Sandbox, SandboxState
 
 T = TypeVar("T")
@@ -64,6 +67,7 @@ class BergRuntime:
         self._events = EventHub()
         self._launcher = Launcher()
         self._handlers = config.runtimes()
+        self._trouble = ""
         self.sandboxes = Sandboxes(
             Records(config.under_root("sandboxes"), Sandbox, pb.PodSandboxConfig, SandboxState),
             self._launcher,
@@ -84,11 +88,17 @@ class BergRuntime:
         self._stats = stats.Stats(self.containers, self.sandboxes)
 
     async def start(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (NOFILE[1], NOFILE[1]))  # a few files for each container
         os.makedirs(self.config.root, mode=0o711, exist_ok=True)
         os.makedirs(self.config.state, mode=0o711, exist_ok=True)
         self.sandboxes.records.load()
         self.containers.records.load()
         await asyncio.to_thread(self.images.open)
+        candidates = [self.config.under_root("containers"), self.config.under_state("writable")]
+        try:
+            self._creator.writable_root = await self._launcher.call(lambda: writable_root(candidates))
+        except OSError as error:
+            self._trouble = f"no overlay file system: {error}"
         await self.sandboxes.open()
         await self.containers.open()
         await self._execs.start()
@@ -107,7 +117,7 @@ class BergRuntime:
         )
 
     async def status(self, request: pb.StatusRequest) -> pb.StatusResponse:
-        missing = "" if "" in self._handlers else "neither crun nor runc is installed"
+        missing = self._trouble if "" in self._handlers else "neither crun nor runc is installed"
         if self._network is None:
             trouble: str | None = "no pod network is configured"
         else:
@@ -115,7 +125,7 @@ class BergRuntime:
         response = pb.StatusResponse(
             status=pb.RuntimeStatus(
                 conditions=[
-                    _condition("RuntimeReady", missing, "OCIRuntimeMissing"),
+                    _condition("RuntimeReady", missing, "RuntimeNotReady"),
                     _condition("NetworkReady", trouble or "", "NetworkPluginNotReady"),
                 ]
             ),
@@ -203,7 +213,10 @@ class BergRuntime:
     async def create_container(self, request: pb.CreateContainerRequest) -> pb.CreateContainerResponse:
         sandbox = self.sandboxes.get(request.pod_sandbox_id)
         runtime = self._runtime(sandbox)
-        container = await asyncio.to_thread(self._creator.create, sandbox, request.config, runtime)
+        try:
+            container = await asyncio.to_thread(self._creator.create, sandbox, request.config, runtime)
+        except OSError as error:
+            raise CRIError(Code.UNKNOWN, f"failed to create container: {error}") from error
         self._container_event(container, "created")
         return pb.CreateContainerResponse(container_id=container.id)
 

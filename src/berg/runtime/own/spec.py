@@ -9,6 +9,7 @@ Source: OCI runtime specification 1.1; CRI ContainerConfig.
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,9 @@ DEFAULT_DEVICES = (
 )
 
 _MOUNT_OPTIONS = frozenset(["nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "strictatime", "sync"])
+
+NOFILE = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""How many files Berg itself was given. It raises its own soft limit; containers get what it had at first."""
 
 _PROPAGATION = {0: "rprivate", 1: "rslave", 2: "rshared"}
 
@@ -212,6 +216,7 @@ def _process(config: pb.ContainerConfig, given: Given, capabilities: dict[str, l
         },
         "capabilities": capabilities,
         "noNewPrivileges": security.no_new_privs,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": NOFILE[0], "hard": NOFILE[1]}],
         "oomScoreAdj": config.linux.resources.oom_score_adj,
     }
     if os.path.exists("/sys/kernel/security/apparmor"):

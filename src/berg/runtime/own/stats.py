@@ -37,7 +37,7 @@ class Stats:
             ),
             cpu=self._cpu(container.id, usage, now),
             memory=memory(usage, now),
-            writable_layer=self.filesystem(self._containers.bundle(container.id).path("upper")),
+            writable_layer=self.filesystem(self._containers.bundle(container.id).load_rootfs().upper),
             swap=pb.SwapUsage(timestamp=now),
         )
         _put(stats.swap.swap_usage_bytes, usage.swap_usage)
