@@ -14,7 +14,7 @@ import click
 from berg.controllers.config import Config
 from berg.controllers.manager import CONTROLLERS, DISABLED_BY_DEFAULT, UnknownController, chosen
 
-HIDDEN = {"root_ca_data", "concurrent_syncs", "leader_elect"}
+HIDDEN = {"root_ca_data", "concurrent_syncs", "leader_elect", "secure_port"}
 NAMES = {
     "legacy_service_account_token_clean_up_period_s": "legacy-service-account-token-clean-up-period",
     "resource_quota_sync_period_s": "resource-quota-sync-period",
@@ -66,6 +66,7 @@ def _options() -> list[click.Parameter]:
         click.Option(["--kubeconfig"], help="How to reach the API server."),
         click.Option(["--master"], help="The API server's address, over the kubeconfig's."),
         _switch("leader-elect", "leader_elect", True, "Act only while holding the Lease."),
+        click.Option(["--secure-port"], type=int, default=10257, help="Health and metrics; 0: nowhere."),
         click.Option(["--kube-api-qps"], type=float, default=0.0, help="Requests a second; 0: no limit."),
         click.Option(["--kube-api-burst"], type=int, default=0, help="How many may go beyond that at once."),
         click.Option(["-v", "--v", "verbosity"], type=int, default=0, help="Log more."),

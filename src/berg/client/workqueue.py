@@ -75,6 +75,8 @@ class WorkQueue(Generic[K]):
         self._processing: set[K] = set()
         self._getters: deque[asyncio.Future[None]] = deque()
         self._shut_down = False
+        self.adds = self.retried = 0
+        """how many keys were put in, and how many of these came back after a failure"""
         self._waiting: list[tuple[float, int, K]] = []
         self._deadlines: dict[K, float] = {}
         self._order = itertools.count()
@@ -87,6 +89,7 @@ class WorkQueue(Generic[K]):
     def add(self, key: K) -> None:
         if self._shut_down or key in self._dirty:
             return
+        self.adds += 1
         self._dirty.add(key)
         if key not in self._processing:
             self._push(key)
@@ -143,6 +146,7 @@ class WorkQueue(Generic[K]):
         self._arm()
 
     def add_rate_limited(self, key: K) -> None:
+        self.retried += 1
         self.add_after(key, self.backoff.when(key))
 
     def forget(self, key: K) -> None:

@@ -18,6 +18,12 @@ class Config:
     leader_elect_resource_name: str = "kube-controller-manager"
     leader_elect_resource_namespace: str = "kube-system"
 
+    secure_port: int = 0
+    """where it serves its health and metrics; 0: nowhere"""
+    bind_address: str = "0.0.0.0"
+    tls_cert_file: str = ""
+    tls_private_key_file: str = ""
+
     use_service_account_credentials: bool = False
     """each controller acts as a service account of its own"""
 

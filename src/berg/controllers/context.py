@@ -8,6 +8,7 @@ from berg.client.controller import Controller
 from berg.client.discovery import Discovered, discover
 from berg.client.events import EventRecorder
 from berg.client.informer import Informer, InformerFactory, without_managed_fields
+from berg.client.metrics import Registry
 from berg.client.rest import Client
 from berg.controllers.config import Config
 from berg.controllers.credentials import Credentials
@@ -18,11 +19,12 @@ from berg.machinery.status import Obj
 
 
 class Context:
-    def __init__(self, client: Client, config: Config, clock: Clock) -> None:
+    def __init__(self, client: Client, config: Config, clock: Clock, metrics: Registry | None = None) -> None:
         self.client, self.config, self.clock = client, config, clock
         """`client` is that of the controller being made; informers read as the manager"""
         self.credentials = Credentials(client, enabled=config.use_service_account_credentials)
         self.informers = InformerFactory(client, clock, transform=without_managed_fields)
+        self.metrics = metrics or Registry()
         self.asked: list[Informer] = []
         """informers asked for since the manager last looked: what one controller needs"""
         self._recorders: dict[str, EventRecorder] = {}

@@ -46,6 +46,11 @@ class CronJobController(APIController):
         self.follow(self.cronjobs)
         self.jobs.add_handler(self._job, self._job_changed, self._job)
         self.zone = local_zone()
+        self.skew = ctx.metrics.histogram(
+            "cronjob_controller_job_creation_skew_duration_seconds",
+            "Time between when a cronjob is scheduled to be run, and when the corresponding job is created",
+            [2**i for i in range(10)],
+        )
 
     def _job(self, job: Obj) -> None:
         owner = resolve(self.cronjobs, meta.namespace(job), meta.owner_controller(job), "CronJob")
@@ -186,6 +191,7 @@ class CronJobController(APIController):
                 return
         else:
             self.event(cj, "Normal", "SuccessfulCreate", f"Created job {name}")
+            self.skew.observe(max(0.0, (self.clock.now() - at).total_seconds()))
         ref = meta.object_reference(
             {**made, "apiVersion": self.job_resource.api_version, "kind": self.job_resource.kind}
         )

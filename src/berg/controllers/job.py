@@ -30,6 +30,8 @@ from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
 
 MANAGER = "kubernetes.io/job-controller"
+SYNC_LABELS = ("action", "completion_mode", "result")
+SECONDS = [0.004 * 2**i for i in range(15)]
 
 
 def is_finished(job: Obj) -> bool:
@@ -59,6 +61,14 @@ class JobController(APIController):
         """UIDs of pods whose finalizer was removed and not yet seen to be gone"""
         self.written: dict[str, str] = {}
         """resourceVersion of the last status written here; an older Job from the informer is the past"""
+        counter = ctx.metrics.counter
+        self.syncs = counter("job_controller_job_syncs_total", "The number of job syncs", SYNC_LABELS)
+        help = "The time it took to sync a job"
+        self.durations = ctx.metrics.histogram("job_controller_job_sync_duration_seconds", help, SECONDS, SYNC_LABELS)
+        help = "The number of finished Pods that are fully tracked"
+        self.pods_finished = counter("job_controller_job_pods_finished_total", help, ("completion_mode", "result"))
+        labels = ("completion_mode", "reason", "result")
+        self.finished = counter("job_controller_jobs_finished_total", "The number of finished jobs", labels)
         self.orphans = self.add_loop(self.release_orphan, workers=2)
         self.jobs.add_handler(self.enqueue, self._job_changed, self._job_gone)
         self.pods.add_handler(self._pod_added, self._pod_changed, self._pod_gone)
@@ -159,7 +169,17 @@ class JobController(APIController):
         satisfied = self.expectations.satisfied(key)
         selector = Selector.of(job["spec"].get("selector"))
         pods = await self.claims.claim(job, owned_or_orphans(self.pods, job), selector, finalizers=[FINALIZER])
-        await Sync(self, key, job, pods).run(satisfied=satisfied)
+        await self._measured(Sync(self, key, job, pods), satisfied)
+
+    async def _measured(self, work: Sync, satisfied: bool) -> None:
+        began, result = self.clock.monotonic(), "error"
+        try:
+            await work.run(satisfied=satisfied)
+            result = "success"
+        finally:
+            labels = (work.action, work.mode, result)
+            self.syncs.inc(*labels)
+            self.durations.observe(self.clock.monotonic() - began, *labels)
 
     def _forget(self, key: str) -> None:
         self.expectations.forget(key)

@@ -48,6 +48,8 @@ class Sync:
         self.terminating = sum(map(is_terminating, pods))
         self.released = controller.released.get(key, set())
         self.status.setdefault("uncountedTerminatedPods", {})
+        self.action = "reconciling"
+        """for the metrics: what this pass came to do"""
         self.end: Obj | None = None
         """the condition that ends the job, or is about to"""
         self.backoff = policy.Backoff()
@@ -68,6 +70,10 @@ class Sync:
     @property
     def completions(self) -> int | None:
         return self.spec.get("completions")
+
+    @property
+    def mode(self) -> str:
+        return self.spec.get("completionMode") or "NonIndexed"
 
     @property
     def suspended(self) -> bool:
@@ -234,6 +240,7 @@ class Sync:
     async def _manage(self) -> tuple[int, BaseException | None]:
         """Makes or deletes pods, never both in one pass. How many are active then."""
         active = len(self.active)
+        self.action = "tracking"
         if self.suspended:
             return await self._remove(self.active)
         parallelism, wanted = self.spec.get("parallelism", 1), self.completions
@@ -302,6 +309,7 @@ class Sync:
 
     async def _remove(self, pods: list[Obj]) -> tuple[int, BaseException | None]:
         """Deletes pods that do not count: their finalizer goes first."""
+        self.action = "pods_deleted"
         self.c.expectations.expect(self.key, deletes={meta.uid(p) for p in pods})
 
         async def one(pod: Obj) -> None:
@@ -322,6 +330,7 @@ class Sync:
         return len(self.active) - gone, failed[0] if failed else None
 
     async def _create(self, indexes: list[int | None]) -> tuple[int, BaseException | None]:
+        self.action = "pods_created"
         self.c.expectations.expect(self.key, adds=len(indexes))
         template = self._template()
 
@@ -503,11 +512,15 @@ class Sync:
         if status == self.before:
             return
         written = await self.c.put_status(self.key, {**self.job, "status": status})
+        for field in ("succeeded", "failed"):
+            if (more := status.get(field, 0) - self.before.get(field, 0)) > 0:
+                self.c.pods_finished.inc(self.mode, field, by=more)
         self.before = copied(status)
         self.job = {**written, "status": copied(status)}
 
     def _tell(self, end: Obj) -> None:
         event: Any = self.c.event
+        self.c.finished.inc(self.mode, end["reason"], "succeeded" if end["type"] == "Complete" else "failed")
         if end["type"] == "Complete":
             if self.completions is not None and self.status.get("succeeded", 0) > self.completions:
                 text = "Too many succeeded pods running after completion count reached"

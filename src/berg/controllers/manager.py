@@ -18,14 +18,18 @@ from berg.client.controller import Controller
 from berg.client.events import EventRecorder
 from berg.client.informer import Informer
 from berg.client.leaderelection import LeaderElector
+from berg.client.metrics import Registry, Samples
 from berg.client.rest import Client
+from berg.client.workqueue import WorkQueue
 from berg.controllers.config import Config
 from berg.controllers.context import Context
+from berg.controllers.serving import Serving
 from berg.machinery.clock import Clock, RealClock
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
+MANAGER = "kube-controller-manager"
 
 CONTROLLERS: dict[str, str] = {
     "serviceaccount-token-controller": "serviceaccount_tokens:TokenController",
@@ -127,6 +131,9 @@ class ControllerManager:
         self.clock: Clock = clock or RealClock()
         self.names = chosen(self.config.controllers)
         self.controllers: dict[str, Controller] = {}
+        self.metrics = Registry()
+        self._describe()
+        self._serving: Serving | None = None
         self._on_lost = on_lost
         self._stopping = False
         self._starting: list[asyncio.Future[None]] = []
@@ -135,6 +142,9 @@ class ControllerManager:
 
     async def start(self) -> None:
         """Returns when the informers are synced and every controller runs; with leader election, at once."""
+        if self.config.secure_port:
+            self._serving = Serving(self.client, self.config, self.metrics, lambda: None)
+            await self._serving.start()
         if not self.config.leader_elect:
             await self._run()
             return
@@ -150,7 +160,7 @@ class ControllerManager:
             lease_duration_s=self.config.leader_elect_lease_duration_s,
             renew_deadline_s=self.config.leader_elect_renew_deadline_s,
             retry_period_s=self.config.leader_elect_retry_period_s,
-            recorder=EventRecorder(self.client, "kube-controller-manager", clock=self.clock),
+            recorder=EventRecorder(self.client, MANAGER, clock=self.clock),
         )
         self._elector.start()
 
@@ -159,9 +169,37 @@ class ControllerManager:
         if self._elector is not None:
             await self._elector.stop()
         await self._halt()
+        if self._serving is not None:
+            await self._serving.stop()
+
+    def _describe(self) -> None:
+        def queues(read: Callable[[WorkQueue[str]], float]) -> Callable[[], Samples]:
+            def samples() -> Samples:
+                for name, controller in self.controllers.items():
+                    for i, loop in enumerate(controller.loops):
+                        yield (f"{name}-{i}" if i else name,), read(loop.queue)
+
+            return samples
+
+        label = ("name",)
+        self.metrics.gauge("workqueue_depth", "Keys that wait for a worker", label, queues(len))
+        self.metrics.total("workqueue_adds_total", "Keys put into the queue", label, queues(lambda q: q.adds))
+        self.metrics.total("workqueue_retries_total", "Keys put back", label, queues(lambda q: q.retried))
+        self.metrics.gauge(
+            "running_managed_controllers",
+            "Controllers that run in this process",
+            ("manager", "name"),
+            lambda: [((MANAGER, name), 1.0) for name in self.controllers],
+        )
+        self.metrics.gauge(
+            "leader_election_master_status",
+            "Whether this process holds the lease",
+            label,
+            lambda: [((MANAGER,), float(self._elector.leading))] if self._elector is not None else [],
+        )
 
     async def _run(self) -> None:
-        ctx = self._ctx = Context(self.client, self.config, self.clock)
+        ctx = self._ctx = Context(self.client, self.config, self.clock, self.metrics)
         needs: dict[str, list[Informer]] = {}
         for name in self.names:
             module, _, cls = CONTROLLERS[name].partition(":")

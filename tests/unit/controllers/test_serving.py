@@ -1,0 +1,57 @@
+import asyncio
+import ssl
+from typing import Any
+
+from conftest import World
+
+from berg.client.metrics import Registry
+from berg.client.transport import HTTPTransport
+from berg.controllers.config import Config
+from berg.controllers.serving import Serving
+
+
+async def test_health_is_for_all_and_metrics_for_who_may(world: World):
+    registry = Registry()
+    registry.counter("c", "help").inc()
+    wrong: list[str] = []
+    asked: list[Any] = []
+
+    def api(method: str, path: str, doc: Any) -> None:
+        if path.endswith("tokenreviews"):
+            good = doc["spec"]["token"] in ("monitor", "other")
+            doc["status"] = {"authenticated": good, "user": {"username": doc["spec"]["token"], "groups": ["g"]}}
+        if path.endswith("subjectaccessreviews"):
+            asked.append(doc["spec"])
+            doc["status"] = {"allowed": doc["spec"]["user"] == "monitor"}
+
+    world.api.answer_hook = api
+    config = Config(secure_port=-1, bind_address="127.0.0.1")
+    serving = Serving(world.client, config, registry, lambda: wrong[0] if wrong else None)
+    await serving.start()
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    http = HTTPTransport(f"https://127.0.0.1:{serving.port}", tls=tls)
+
+    async def get(path: str, token: str = "") -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        answer = await http.request("GET", path, headers=headers)
+        return answer.status, await answer.read()
+
+    try:
+        assert await get("/healthz") == (200, b"ok")
+        wrong.append("lease not renewed")
+        assert await get("/readyz") == (500, b"lease not renewed")
+        assert (await get("/metrics"))[0] == 401
+        assert (await get("/metrics", "forged"))[0] == 401
+        assert (await get("/metrics", "other"))[0] == 403
+        status, text = await get("/metrics", "monitor")
+        assert (status, b"c 1\n" in text) == (200, True)
+        before = len(asked)
+        await get("/metrics", "monitor")
+        assert len(asked) == before, "what was decided is remembered for a moment"
+        assert asked[-1]["nonResourceAttributes"] == {"path": "/metrics", "verb": "get"}
+        assert (await get("/none", "monitor"))[0] == 404
+    finally:
+        await http.close()
+        await serving.stop()
+        await asyncio.sleep(0)
