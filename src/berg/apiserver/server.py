@@ -89,9 +89,9 @@ class APIServer:
         if config.encryption_provider_config:
             await self._start_encryption(config.encryption_provider_config)
         self.resources = Resources(self.services)
-        self._install(builtin().all)
+        self._install(_served(config.runtime_config))
         # All built-in resources: authentication, authorization and admission read them without waiting.
-        await self.services.open(*builtin().all)
+        await self.services.open(*self.resources.table.values())
         self._build()
         self.custom_resources = CustomResources(self)
         self.openapi.custom = self._custom_schemas
@@ -346,6 +346,22 @@ class APIServer:
                 await self.services.encryption.close()
         if self._own_store is not None:
             await self._own_store.close()
+
+
+def _served(runtime_config: dict[str, str]) -> list[Resource]:
+    """The built-in resources that are served: stable versions, and what `--runtime-config` turns on or off."""
+    if not runtime_config:
+        return builtin().all
+    from berg.machinery import bundle
+
+    def wanted(r: Resource) -> bool:
+        stage = "beta" if "beta" in r.version else "alpha" if "alpha" in r.version else "ga"
+        keys = (r.api_version, f"{r.api_version}/{r.plural}", f"api/{stage}", "api/all")
+        ordered = (keys[1], keys[0], keys[2], keys[3])
+        said = next((runtime_config[k] for k in ordered if k in runtime_config), None)
+        return bundle.enabled_by_default(r.version) if said is None else said.lower() in ("true", "", "1")
+
+    return [r for r in bundle.resources(disabled=True) if wanted(r)]
 
 
 def _state_file(data_dir: str) -> Path:

@@ -71,3 +71,15 @@ async def test_paths_that_are_not_there(served: Served) -> None:
     for path in ("/nope", "/api/v1/foos", "/apis/nope.example.com/v1", "/api/v1/namespaces/default/nodes"):
         response = await served.raw("GET", path)
         assert (response.status, response.body) == (404, b"404 page not found\n"), path
+
+
+async def test_runtime_config() -> None:
+    from berg.apiserver.server import _served
+
+    def versions(config: dict[str, str]) -> set[str]:
+        return {r.api_version for r in _served(config)}
+
+    assert "certificates.k8s.io/v1beta1" not in versions({})
+    assert "certificates.k8s.io/v1beta1" in versions({"certificates.k8s.io/v1beta1": "true"})
+    assert "autoscaling/v1" not in versions({"autoscaling/v1": "false"})
+    assert "v1" in versions({"api/beta": "true"}) and "certificates.k8s.io/v1beta1" in versions({"api/beta": "true"})
