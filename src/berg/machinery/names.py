@@ -30,9 +30,8 @@ _port_chars = re.compile(r"[-a-z0-9]+")
 
 
 def _regex(message: str, pattern: str, *examples: str) -> str:
-    shown = " or ".join(f"'{e}'" if i == 0 else f" '{e}'" for i, e in enumerate(examples)).replace("or  ", "or ")
-    quoted = f"(e.g. {shown}, regex used for validation is '{pattern}')"
-    return f"{message} {quoted}"
+    shown = " or ".join(f"'{e}', " for e in examples)  # with upstream's commas: 'my-name',  or '123-abc', regex …
+    return f"{message} (e.g. {shown}regex used for validation is '{pattern}')"
 
 
 def _long(limit: int) -> str:

@@ -216,9 +216,9 @@ def test_specs(kind, spec, wanted):
 
 
 KEY = (
-    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name' or 'KEY_NAME' or "
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
     "'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-).replace("' or ", "',  or ")
+)
 OBJECTS = [
     ("configmaps", {"data": {"a": "b"}}, []),
     (

@@ -51,6 +51,11 @@ class DeviceClassStrategy(Strategy):
     has_status = False
     columns = [cells.NAME, cells.AGE]
 
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource.claim_validation import validate_device_class
+
+        return validate_device_class(obj)
+
 
 @strategy_for(GROUP, "resourceclaims")
 class ResourceClaimStrategy(Strategy):
@@ -66,6 +71,16 @@ class ResourceClaimStrategy(Strategy):
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return immutable(obj, old, "spec")
 
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource.claim_validation import validate_claim
+
+        return validate_claim(obj)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource.claim_validation import validate_claim_status
+
+        return validate_claim_status(obj, old)
+
 
 @strategy_for(GROUP, "resourceclaimtemplates")
 class ResourceClaimTemplateStrategy(Strategy):
@@ -78,6 +93,11 @@ class ResourceClaimTemplateStrategy(Strategy):
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return immutable(obj, old, "spec")
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource.claim_validation import validate_template
+
+        return validate_template(obj)
 
 
 @strategy_for(GROUP, "resourceslices")
@@ -98,8 +118,15 @@ class ResourceSliceStrategy(Strategy):
             for taint in device.get("taints") or ():
                 _taint(taint)
 
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource.slice_validation import validate_slice
+
+        return validate_slice(obj)
+
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        return immutable(obj, old, "spec.driver", "spec.nodeName", "spec.pool.name")
+        from berg.apiserver.kinds.resource.slice_validation import validate_slice
+
+        return validate_slice(obj, old)
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         spec = obj.get("spec") or {}
@@ -137,3 +164,8 @@ class DeviceTaintRuleStrategy(Strategy):
     def default(self, obj: Obj) -> None:
         if taint := (obj.get("spec") or {}).get("taint"):
             _taint(taint)
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource.slice_validation import validate_taint_rule
+
+        return validate_taint_rule(obj)
