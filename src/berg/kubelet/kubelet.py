@@ -20,7 +20,7 @@ from typing import Any
 from berg.client.events import EventRecorder
 from berg.client.informer import InformerFactory, without_managed_fields
 from berg.client.rest import Client
-from berg.kubelet import admission, leftovers, machine, mirror, node_pressure, node_status
+from berg.kubelet import admission, leftovers, machine, node_pressure, node_status
 from berg.kubelet import pod as p
 from berg.kubelet.allocation import Allocation
 from berg.kubelet.cgroups import CgroupManager
@@ -33,6 +33,7 @@ from berg.kubelet.image_gc import ImageGC
 from berg.kubelet.images import ImageManager
 from berg.kubelet.kuberuntime import RuntimeManager, Surroundings
 from berg.kubelet.log_rotation import LogRotation
+from berg.kubelet.mirror import Mirrors
 from berg.kubelet.objects import ObjectCache
 from berg.kubelet.pleg import PLEG
 from berg.kubelet.probes.manager import ProbeManager
@@ -159,6 +160,7 @@ class Kubelet:
             changed=self.node.poke,
         )
         self.log_rotation = LogRotation(runtime, self.clock, config)
+        self.mirrors = Mirrors(client, self.pods, self.node, self.statuses.mirror_changed, self._wake)
         self._connect_rooms()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sources_ready = False
@@ -169,10 +171,10 @@ class Kubelet:
         self.server: Any = None
 
     def _connect_rooms(self) -> None:
-        self.statuses.target = self._status_target
+        self.statuses.target = self.mirrors.target
         self.statuses.on_status = self.probes.status_changed
         self.objects.on_change = self._objects_changed
-        self.syncer.mirror = self._reconcile_mirror
+        self.syncer.mirror = self.mirrors.reconcile
         self.syncer.blocked_by_name = self._blocked_by_name
         self.syncer.wake = self._wake
         self.syncer.allocate = self._allocate
@@ -223,7 +225,7 @@ class Kubelet:
 
     async def _follow_api(self) -> None:
         await self.informers.start()
-        self._sources_ready = True
+        self._sources_ready = self.mirrors.complete = True
         for uid in list(self.pleg.known):  # what runs and is wanted by no one
             self._orphan(uid)
         wanted = self.pods.pods.keys() | self.pleg.known.keys() | {w.uid for w in self.workers}
@@ -240,6 +242,7 @@ class Kubelet:
         await self.eviction.stop()
         await self.image_gc.stop()
         await self.log_rotation.stop()
+        await self.mirrors.stop()
         await self.node.stop()
         await self.pleg.stop()
         await self.state.stop()
@@ -262,7 +265,7 @@ class Kubelet:
 
     def _upsert(self, pod: Obj) -> None:
         if p.is_mirror(pod):
-            self._mirror_changed(pod)
+            self.mirrors.changed(pod)
             return
         uid = p.uid(pod)
         old = self.pods.pods.get(uid)
@@ -280,9 +283,7 @@ class Kubelet:
 
     def _remove(self, pod: Obj) -> None:
         if p.is_mirror(pod):
-            if self.pods.mirrors.get(p.full_name(pod), {}).get("metadata", {}).get("uid") == p.uid(pod):
-                del self.pods.mirrors[p.full_name(pod)]
-            self._mirror_gone(pod)
+            self.mirrors.gone(pod)
             return
         uid = p.uid(pod)
         self.pods.pods.pop(uid, None)
@@ -293,8 +294,8 @@ class Kubelet:
             self._forget(uid)
         else:
             worker.remove()
-        if p.is_static(pod) and (shown := self.pods.mirrors.get(p.full_name(pod))) is not None:
-            self._spawn(mirror.delete(self.client, shown), "mirror pod")
+        if p.is_static(pod):
+            self.mirrors.delete(pod)
 
     def _admitted(self, pod: Obj) -> bool:
         if p.deletion_requested(pod) or p.is_terminal_phase(p.phase(pod)):
@@ -423,46 +424,6 @@ class Kubelet:
             if pod is not None and self.volumes.mounted(uid):
                 self._spawn(self.volumes.refresh(pod), "refresh volumes")
             self._wake(uid)
-
-    # -- mirror pods
-
-    def _status_target(self, pod: Obj) -> Obj | None:
-        if not p.is_static(pod):
-            return pod
-        shown = self.pods.mirrors.get(p.full_name(pod))
-        return shown if shown is not None and mirror.is_of(shown, pod) else None
-
-    async def _reconcile_mirror(self, pod: Obj) -> None:
-        # Without an API there is nothing to show it in, and the pod runs all the same.
-        if self.node.registered.is_set():
-            self._spawn(
-                mirror.reconcile(self.client, pod, self.pods.mirrors.get(p.full_name(pod)), lambda: self.node.node),
-                "mirror pod",
-            )
-        else:
-            self._spawn(self._mirror_later(p.uid(pod)), "mirror pod")
-
-    async def _mirror_later(self, uid: str) -> None:
-        await self.node.registered.wait()
-        self._wake(uid)
-
-    def _mirror_changed(self, shown: Obj) -> None:
-        old = self.pods.mirrors.get(p.full_name(shown))
-        self.pods.mirrors[p.full_name(shown)] = shown
-        for uid, pod in self.pods.pods.items():
-            if p.is_static(pod) and p.full_name(pod) == p.full_name(shown):
-                if p.deletion_requested(shown) or not mirror.is_of(shown, pod):
-                    self._wake(uid)
-                elif old is None or p.uid(old) != p.uid(shown):
-                    self.statuses.mirror_changed(uid)
-                return
-        if self._sources_ready:
-            self._spawn(mirror.delete(self.client, shown), "mirror pod")
-
-    def _mirror_gone(self, shown: Obj) -> None:
-        for uid, pod in self.pods.pods.items():
-            if p.is_static(pod) and p.full_name(pod) == p.full_name(shown):
-                self._wake(uid)
 
     # -- what the rooms ask for
 

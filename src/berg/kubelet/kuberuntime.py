@@ -16,13 +16,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from berg.kubelet import actions as act
 from berg.kubelet import (
-    allocation,
     container_config,
-    container_resources,
     dns,
     gc,
     killing,
@@ -36,33 +34,18 @@ from berg.kubelet.backoff import Backoff
 from berg.kubelet.config import KubeletConfig
 from berg.kubelet.images import ImageManager
 from berg.kubelet.logs import container_log_path, restart_count_by_logs
-from berg.kubelet.runtime_status import ContainerStatus, PodStatus, sandbox_status
+from berg.kubelet.resize import Resizer
+from berg.kubelet.runtime_status import PodStatus, sandbox_status
 from berg.kubelet.start_errors import ReasonCache, StartError, SyncError
+from berg.kubelet.uninterrupted import uninterrupted
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRI, Code, CRIError
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 Event = Callable[[Obj, str, str, str], None]
-
-
-async def uninterrupted(work: Awaitable[T]) -> T:
-    """Sees `work` through even when the caller is cancelled, and only then lets go."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError:
-                continue
-        if not task.cancelled():
-            task.exception()  # seen
-        raise
 
 
 @dataclass(slots=True)
@@ -119,23 +102,21 @@ class RuntimeManager:
         self.reasons = ReasonCache()
         self.backoff = Backoff(10, config.crash_loop_back_off_max)
         self.killer = killing.Killer(cri, clock, event)
-        self.actuated: dict[tuple[str, str], Obj] = {}
-        self.resize_errors: dict[str, str] = {}
-        """(uid, container) → the resources that are in force."""
+        self.resizer = Resizer(cri, config, around.memory_capacity, around.cgroup_v2, around.pod_limits)
 
     async def sync_pod(
         self, pod: Obj, status: PodStatus, volumes: Mapping[str, mounts.MountedVolume], secrets: list[Obj]
     ) -> bool:
         """True when something was changed in the runtime. Raises SyncError."""
         actions = act.compute(pod, status, self.around.probe)
-        resizes = self._resizes(pod, status, actions)
+        resizes = self.resizer.plan(pod, status, actions)
         if actions.nothing and resizes is None:
             return False
         run = _Sync(pod, status, volumes, secrets, ips=list(status.ips), sandbox_id=actions.sandbox_id)
         try:
             await self._kill(run, actions)
             if resizes is not None:
-                await self._resize(run, resizes)
+                await self.resizer.apply(pod, resizes)
             if not (actions.create_sandbox or actions.ephemeral or actions.init or actions.start):
                 return True
             run.handler = await self._handler(pod)
@@ -313,7 +294,7 @@ class RuntimeManager:
         except CRIError as e:
             failed(e.message)
             raise StartError(why.CREATE_CONTAINER_ERROR, e.message) from e
-        self.actuated[p.uid(pod), c["name"]] = c.get("resources") or {}
+        self.resizer.actuated(pod, c)
         self.event(reference, "Normal", "Created", "Container created")
         try:
             await uninterrupted(self.cri.start_container(pb.StartContainerRequest(container_id=id)))
@@ -400,74 +381,6 @@ class RuntimeManager:
                 log.warning("container %s of %s: %s", c["name"], p.show(run.pod), error)
             raise StartError(why.POST_START_HOOK_ERROR, str(e)) from e
 
-    # -- resize
-
-    def resizing(self, pod: Obj, status: PodStatus) -> list[tuple[Obj, ContainerStatus]]:
-        """Running containers whose resources in force are not those of `pod`."""
-        found = []
-        for c in allocation.resizable_containers(pod):
-            s = status.find(c["name"])
-            if s is None or s.state != "running":
-                continue
-            now = self.actuated.setdefault((p.uid(pod), c["name"]), self._in_force(pod, c))
-            if allocation.amounts(now) != allocation.amounts(c.get("resources")):
-                found.append((c, s))
-        return found
-
-    def _in_force(self, pod: Obj, c: Obj) -> Obj:
-        """Of a container that an earlier kubelet started: what the API says of it."""
-        for key in ("containerStatuses", "initContainerStatuses"):
-            for s in (pod.get("status") or {}).get(key) or ():
-                if s["name"] == c["name"] and s.get("resources") is not None:
-                    return s["resources"]
-        return c.get("resources") or {}
-
-    def _resizes(
-        self, pod: Obj, status: PodStatus, actions: act.PodActions
-    ) -> list[tuple[Obj, ContainerStatus]] | None:
-        """Those that are done in place; those that need a restart become part of `actions`. None: no resize at all."""
-        if actions.kill_pod or actions.create_sandbox:
-            return None
-        changed = self.resizing(pod, status)
-        if not changed:
-            return None
-        in_place = []
-        for c, s in changed:
-            now = allocation.amounts(self.actuated[p.uid(pod), c["name"]])
-            if s.id in actions.kill:
-                continue
-            if allocation.needs_restart(c, allocation.amounts(c.get("resources")), now):
-                actions.kill[s.id] = act.Kill(c["name"], f"Container {c['name']} resize requires restart")
-                if p.is_sidecar(c):
-                    actions.init.append(p.init_containers(pod).index(c))
-                else:
-                    actions.start.append(p.containers(pod).index(c))
-            else:
-                in_place.append((c, s))
-        return in_place
-
-    async def _resize(self, run: _Sync, resizes: list[tuple[Obj, ContainerStatus]]) -> None:
-        """The pod's cgroup is widened before and narrowed after its containers."""
-        pod = run.pod
-        try:
-            self.around.pod_limits(pod, True)
-            for c, s in resizes:
-                resources = container_resources.linux(
-                    pod,
-                    c,
-                    self.around.memory_capacity,
-                    cpu_cfs_quota=self.config.cpu_cfs_quota,
-                    cgroup_v2=self.around.cgroup_v2,
-                )
-                request = pb.UpdateContainerResourcesRequest(container_id=s.id, linux=resources)
-                await uninterrupted(self.cri.update_container_resources(request))
-                self.actuated[p.uid(pod), c["name"]] = c.get("resources") or {}
-            self.around.pod_limits(pod, False)
-        except (CRIError, OSError) as e:
-            self.resize_errors[p.uid(pod)] = str(e)
-            raise SyncError(f"resizing pod {p.show(pod)}: {e}") from e
-        self.resize_errors.pop(p.uid(pod), None)
-
     # -- the end of a pod
 
     async def remove_pod(self, status: PodStatus) -> None:
@@ -480,9 +393,7 @@ class RuntimeManager:
             await _gone(self.cri.remove_pod_sandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=b.id)))
 
     def forget(self, uid: str) -> None:
-        self.resize_errors.pop(uid, None)
-        for key in [k for k in self.actuated if k[0] == uid]:
-            del self.actuated[key]
+        self.resizer.forget(uid)
         self.reasons.forget(uid)
         self.backoff.drop_prefix(uid + "_")
         self.images.forget(uid)

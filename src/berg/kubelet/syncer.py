@@ -105,8 +105,8 @@ class PodSyncer:
             telling.cancel()
             if changed:
                 runtime = await self._runtime(uid)
-                in_force = not parts.runtime.resizing(pod, runtime)
-                self.settle(pod, in_force, parts.runtime.resize_errors.get(uid, ""))
+                in_force = not parts.runtime.resizer.resizing(pod, runtime)
+                self.settle(pod, in_force, parts.runtime.resizer.errors.get(uid, ""))
                 self._say(pod, runtime)
         await gc.prune(parts.cri, runtime, parts.config)
         return False

@@ -10,8 +10,9 @@ from berg.kubelet.config import KubeletConfig
 from berg.kubelet.dns import Configurer
 from berg.kubelet.env import EnvError
 from berg.kubelet.images import ImageManager
-from berg.kubelet.kuberuntime import RuntimeManager, Surroundings, uninterrupted
+from berg.kubelet.kuberuntime import RuntimeManager, Surroundings
 from berg.kubelet.start_errors import SyncError
+from berg.kubelet.uninterrupted import uninterrupted
 from berg.machinery.clock import FakeClock
 from berg.runtime.cri import Code, CRIError
 
