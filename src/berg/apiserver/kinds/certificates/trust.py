@@ -5,9 +5,12 @@ Source: KEP-3257, KEP-4317; kubernetes pkg/printers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.kinds import cells
-from berg.apiserver.registry.strategy import Column, Strategy, strategy_for
-from berg.machinery.status import Obj
+from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery import names
+from berg.machinery.status import FieldError, Obj
 
 
 @strategy_for("certificates.k8s.io", "clustertrustbundles")
@@ -18,6 +21,20 @@ class ClusterTrustBundleStrategy(Strategy):
     allow_unconditional_update = False
     field_labels = ("spec.signerName",)
     columns = [cells.NAME, Column("SignerName", lambda o: (o.get("spec") or {}).get("signerName") or "<none>")]
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        """The rest depends on the signer, see `validate`."""
+        return names.path_segment(name)
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.certificates.trust_validation import validate_bundle
+
+        return validate_bundle(obj)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.certificates.trust_validation import validate_bundle
+
+        return validate_bundle(obj, old)
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"spec.signerName": (obj.get("spec") or {}).get("signerName") or ""}

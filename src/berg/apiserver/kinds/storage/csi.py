@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from berg.apiserver.kinds import cells
+from berg.apiserver.kinds import cells, checks
 from berg.apiserver.kinds.core.pod_spec.resources import canonical_list
 from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.kinds.label_selectors import validate_selector
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery.status import FieldError, Obj
 
@@ -111,5 +112,12 @@ class CSIStorageCapacityStrategy(Strategy):
         canonical_list(sizes)
         obj.update(sizes)
 
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        errors = validate_selector(obj.get("nodeTopology"), "nodeTopology")
+        errors += checks.named("storageClassName", obj.get("storageClassName") or "")
+        if obj.get("capacity") is not None:
+            errors += checks.amount("capacity", "storage", obj["capacity"])
+        return errors
+
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        return self.validate(ctx, obj) + immutable(obj, old, "nodeTopology", "storageClassName")
+        return immutable(obj, old, "nodeTopology", "storageClassName")
