@@ -4,7 +4,8 @@ A container's group is `PARENT/ID`; its limits, its counters and what counts as 
 after the container has ended. On version 1 Berg writes everything and moves the container's first process in (from
 a hook, before the container's program starts), because crun refuses hybrid hosts and a runtime removes the group,
 with its OOM counter, before anyone could look. On version 2 the device filter is a BPF program, so the runtime gets
-a group of its own within ours (`PARENT/ID/c`); the counters of ours include it.
+a group of its own within ours (`PARENT/ID/c`), with the same limits, which the container sees as its root; the
+counters of ours include it.
 
 A parent is a path below the cgroup root, as CRI gives it: `/kubepods/burstable/podUID`, or in systemd's spelling
 `kubepods-burstable-podUID.slice`.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from berg.runtime.api import cri_pb2 as pb
 
 ROOT = "/sys/fs/cgroup"
+INNER = "c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,10 @@ def _inherit_cpuset(directory: str) -> None:
 def apply(path: str, resources: pb.LinuxContainerResources) -> None:
     """Sets the limits that are named in `resources`; zero and empty mean "as it is"."""
     if hierarchy().version == 2:
-        _apply_v2(os.path.join(ROOT, path.lstrip("/")), resources)
+        directory = os.path.join(ROOT, path.lstrip("/"))
+        _apply_v2(directory, resources)
+        if os.path.isdir(os.path.join(directory, INNER)):
+            _apply_v2(os.path.join(directory, INNER), resources)  # the one that the container sees as its own
     else:
         _apply_v1(path, resources)
 

@@ -455,7 +455,8 @@ def log_path(bundle: Bundle) -> str:
 def prepare_cgroup(container: Container) -> None:
     from berg.runtime.own.spec import device_rules
 
-    cgroups.create(container.state.cgroup)
+    within = f"/{cgroups.INNER}" if cgroups.hierarchy().version == 2 else ""
+    cgroups.create(container.state.cgroup + within)
     cgroups.apply(container.state.cgroup, container.config.linux.resources)
     cgroups.allow_devices(container.state.cgroup, device_rules(container.config))
 

@@ -108,7 +108,7 @@ class Creator:
             hostname=hostname,
             etc={name: os.path.join(etc, name) for name in ("hostname", "resolv.conf")},
             shm="/dev/shm" if ipc == NODE else pins.shm,
-            cgroup_path="" if runtime.keeps_off_cgroups else f"{state.cgroup}/c",
+            cgroup_path="" if runtime.keeps_off_cgroups else f"{state.cgroup}/{cgroups.INNER}",
             cgroup_mounts=cgroups.hierarchy().views(state.cgroup),
             hooks=join_hook(state.cgroup),
             image_mounts={path: mount.source for path, mount in image_mounts.items()},
@@ -135,6 +135,8 @@ class Creator:
             result["uts"] = pins.path("uts")
         if pod.ipc != NODE:
             result["ipc"] = pins.path("ipc")
+        if cgroups.hierarchy().version == 2 and not container.config.linux.security_context.privileged:
+            result["cgroup"] = ""
         if options.pid == CONTAINER:
             result["pid"] = ""
         elif options.pid == POD:
