@@ -14,7 +14,7 @@ from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry.registry import Registry
 from berg.apiserver.registry.services import Services
 from berg.apiserver.requestinfo import RequestInfo
-from berg.apiserver.subresources import kubelet, reading
+from berg.apiserver.subresources import kubelet, links, reading
 from berg.machinery import status
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import ApiError, Obj
@@ -43,10 +43,13 @@ async def handle(request: Request, registry: Registry, resource_: Resource) -> R
             target = await _service(registry, info, path)
     target.query = request.raw_query
     extra = {"X-Forwarded-For": request.remote.rpartition(":")[0], "X-Forwarded-Uri": request.path}
+    # The page must come as it is written, for its links to be found.
+    request.headers.pop("accept-encoding", None)
     try:
-        return await forward(request, target, {k: v for k, v in extra.items() if v})
+        response = await forward(request, target, {k: v for k, v in extra.items() if v})
     except Unreachable as e:
         raise unavailable(e) from None
+    return await links.through(response, request.path.removesuffix(tail), target.authority)
 
 
 def split_name(name: str) -> tuple[str, str, str]:
