@@ -16,7 +16,7 @@ from berg.machinery.status import ApiError
 from berg.testing import Cluster, SimConfig
 
 Obj = dict[str, Any]
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0
 SETTLE_S = 0.05
 """how long an output that agrees must stay so: later changes would make it wrong"""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from berg.client.informer import InformerFactory, without_managed_fields
 from berg.machinery.resources import resource
 from berg.scheduler.framework.events import Action, ClusterEvent
+from berg.scheduler.slim import Slimmer
 from berg.scheduler.state.requests import pod_requests
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Handlers:
         self._s = scheduler
         nodes = factory.informer(resource("nodes"), transform=_slim_node)
         nodes.add_handler(self.node_added, self.node_updated, self.node_deleted)
-        pods = factory.informer(resource("pods"), field_selector=LIVE_PODS, transform=without_managed_fields)
+        pods = factory.informer(resource("pods"), field_selector=LIVE_PODS, transform=Slimmer().pod)
         pods.add_handler(self.pod_added, self.pod_updated, self.pod_deleted)
         namespaces = factory.informer(resource("namespaces"), transform=without_managed_fields)
         namespaces.add_handler(self.namespace_set, lambda _, new: self.namespace_set(new), self.namespace_deleted)

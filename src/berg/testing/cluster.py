@@ -204,7 +204,7 @@ class Cluster:
         holds: Callable[[Obj], bool],
         *,
         namespace: str | None = "default",
-        timeout_s: float = 10,
+        timeout_s: float = 30,
     ) -> Obj:
         """The object as soon as `holds` is true of it, by a watch. Raises TimeoutError (in real time)."""
         r = resource(r) if isinstance(r, str) else r
@@ -220,7 +220,7 @@ class Cluster:
         raise TimeoutError(name)
 
     async def until_gone(
-        self, r: Resource | str, name: str, *, namespace: str | None = "default", timeout_s: float = 10
+        self, r: Resource | str, name: str, *, namespace: str | None = "default", timeout_s: float = 30
     ) -> None:
         r = resource(r) if isinstance(r, str) else r
         scope = namespace if r.namespaced else None
@@ -244,7 +244,7 @@ class Cluster:
             finally:
                 await stream.aclose()
 
-    async def eventually(self, check: Callable[[], Awaitable[T]], *, timeout_s: float = 10) -> T:
+    async def eventually(self, check: Callable[[], Awaitable[T]], *, timeout_s: float = 30) -> T:
         """What `check` answers once it is truthy. For what no single watch shows."""
         async with asyncio.timeout(timeout_s):
             while not (found := await check()):  # noqa: ASYNC110 - there is no event to wait for

@@ -223,7 +223,7 @@ def _signature(meta: Obj, spec: Obj, status: Obj) -> bytes:
             get("topologySpreadConstraints"),
             get("resourceClaims"),
             _about_nodes(spec),
-            [v if "ephemeral" not in v else (v, meta.get("name")) for v in _volumes(spec)],
+            [v if "ephemeral" not in v else (v, meta.get("name")) for v in volumes_that_matter(spec)],
             [s.get("resources") or s.get("allocatedResources") for s in status.get("containerStatuses") or ()],
         ),
         option=orjson.OPT_SORT_KEYS,
@@ -262,7 +262,8 @@ def _row_signature(pod: Obj) -> bytes:
     )
 
 
-def _volumes(spec: Obj) -> list[Obj]:
+def volumes_that_matter(spec: Obj) -> list[Obj]:
+    """Those that have a say in where a pod may go."""
     return [v for v in spec.get("volumes") or () if any(k in v for k in _VOLUMES_THAT_MATTER)]
 
 
@@ -277,7 +278,7 @@ def _pod_class(signature: bytes, pod: Obj) -> PodClass:
         "preferredDuringSchedulingIgnoredDuringExecution",
     )
     containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
-    volumes = tuple(_volumes(spec))
+    volumes = tuple(volumes_that_matter(spec))
     owners = [o for o in meta.get("ownerReferences") or () if o.get("controller")]
 
     def terms(of: Obj) -> tuple[Term, ...]:
