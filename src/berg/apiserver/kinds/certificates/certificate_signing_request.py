@@ -6,10 +6,12 @@ Source: kubernetes pkg/registry/certificates/certificates/strategy.go, pkg/apis/
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from datetime import timedelta
 
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery import names
 from berg.machinery.clock import rfc3339
 from berg.machinery.status import FieldError, Obj
 
@@ -86,6 +88,10 @@ class CertificateSigningRequestStrategy(Strategy):
             if not c.get("lastTransitionTime"):
                 same = known is not None and known.get("status") == c.get("status")
                 c["lastTransitionTime"] = (known or {}).get("lastTransitionTime") if same else now
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        """Anything that fits into a path."""
+        return names.path_segment(name)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.certificates.validation import validate_request

@@ -5,8 +5,11 @@ Source: kubernetes pkg/registry/core/event, pkg/apis/core/validation/events.go.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery import names
 from berg.machinery.status import FieldError, Obj
 
 _REFERENCE = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -73,6 +76,10 @@ class EventStrategy(Strategy):
         Column("Count", _count, priority=1),
         Column("Name", cells.name, format="name", priority=1),
     ]
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        """Anything that fits into a path."""
+        return names.path_segment(name)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.event_validation import validate_event
