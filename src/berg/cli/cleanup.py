@@ -30,22 +30,25 @@ async def _nodes(layout: Layout, spec: ClusterSpec) -> None:
         if isinstance(network, BridgeNetwork):
             await destroy(own_config(layout, spec, node), network)
         else:
-            await _end_pods(spec, layout.node(node.name) / "kubelet" / "pods")
+            await _end_pods(spec, f"/berg-{spec.name}")
         if not node.netns:  # the rest goes with the namespace
             await network.destroy()
 
 
-async def _end_pods(spec: ClusterSpec, pods: Path) -> None:
-    """Removes this cluster's pods from a runtime that serves others too: those whose directories are here."""
+async def _end_pods(spec: ClusterSpec, group: str) -> None:
+    """Removes this cluster's pods from a runtime that serves others too: those under our control group."""
+    import json
+
     from berg.runtime.api import cri_pb2 as pb
     from berg.runtime.cri import CRIError
     from berg.runtime.remote import RemoteRuntime
 
-    mine = {p.name for p in pods.glob("*")}
     runtime = RemoteRuntime(spec.containerd_socket)  # type: ignore[abstract]
     try:
         for sandbox in (await runtime.list_pod_sandbox(pb.ListPodSandboxRequest())).items:
-            if sandbox.metadata.uid in mine:
+            asked = pb.PodSandboxStatusRequest(pod_sandbox_id=sandbox.id, verbose=True)
+            info = json.loads((await runtime.pod_sandbox_status(asked)).info.get("info", "{}"))
+            if str(info.get("config", {}).get("linux", {}).get("cgroup_parent", "")).startswith(f"{group}/"):
                 await runtime.stop_pod_sandbox(pb.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
                 await runtime.remove_pod_sandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id))
     except CRIError as e:
