@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from berg.apiserver.kinds import addresses
 from berg.apiserver.kinds.core.service_allocation import (
     NotAllocatable,
     RangeFull,
@@ -158,8 +159,8 @@ async def _cluster_ips(reserved: _Reservation, obj: Obj, old: Obj | None) -> Non
     namespace, name = metadata.get("namespace") or "", metadata.get("name") or ""
     for i, family in enumerate(spec.get("ipFamilies") or ()):
         wanted = ips[i] if i < len(ips) else ""
-        if wanted and wanted in held:
-            continue
+        if wanted and (wanted in held or addresses.parse_ip(wanted) is None):
+            continue  # it has it already; or it is no address, which validation will say
         try:
             if wanted:
                 await reserved.allocation.allocate_ip(wanted, namespace, name, dry_run=reserved.dry_run)
