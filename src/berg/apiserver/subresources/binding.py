@@ -20,6 +20,7 @@ KIND = ("", "v1", "Binding")
 async def handle(request: Request, registry: Registry, resource: Resource) -> Response:
     call, binding = reading.created(request, registry, resource, KIND)
     meta = binding["metadata"]
+    call.subresource = call.context.subresource = "binding"  # also when it comes as a Binding of its own
     if not call.name:
         call.name = meta.get("name") or ""
     elif meta.get("name") and meta["name"] != call.name:
