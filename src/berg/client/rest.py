@@ -7,10 +7,10 @@ every other retry is the caller's decision.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -18,6 +18,8 @@ from berg.client.transport import Transport, TransportResponse
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
+
+T = TypeVar("T")
 
 PATCH_TYPES = {
     "json": "application/json-patch+json",
@@ -412,7 +414,7 @@ def _error(code: int, headers: Mapping[str, str], data: bytes) -> ApiError:
     return ApiError(code, REASONS.get(code, ""), text)
 
 
-async def retry_on_conflict(change: Any, *, attempts: int = 5, clock: Clock | None = None) -> Any:
+async def retry_on_conflict(change: Callable[[], Awaitable[T]], *, attempts: int = 5, clock: Clock | None = None) -> T:
     """Calls `await change()` again while it is answered with Conflict. Source: client-go util/retry."""
     for attempt in range(attempts):
         try:

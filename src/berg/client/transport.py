@@ -8,11 +8,11 @@ got no answer raises (`ConnectionFailed`).
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlencode
 
+from berg.machinery.clock import Clock, RealClock
 from berg.machinery.status import ApiError
 
 if TYPE_CHECKING:
@@ -67,13 +67,14 @@ class TokenFile:
 
     PERIOD_S = 60.0
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, clock: Clock | None = None) -> None:
         self._path = path
+        self._clock: Clock = clock or RealClock()
         self._token = ""
         self._read_at = float("-inf")
 
     def __call__(self) -> str | None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now - self._read_at >= self.PERIOD_S:
             try:
                 with open(self._path) as f:
