@@ -2,7 +2,7 @@
 
     python tools/build_images.py [--out DIR] [NAME=REFERENCE ...]
 
-NAME is one of the recipes below (busybox, nginx, redis, python); REFERENCE is what the image will be called, any name
+NAME is one of the recipes below (busybox, pause, nginx, redis, python); REFERENCE is what the image will be called, any name
 (`registry.k8s.io/e2e-test-images/busybox:1.29`). Without arguments every recipe is built under its own name. Packages
 that are not installed are downloaded with apt and unpacked, not installed. The archive holds the package's programs,
 the shared libraries they load and nothing that depends on the day, so the same packages give the same digest.
@@ -68,6 +68,10 @@ http {
 
 RECIPES = {
     "busybox": Recipe("docker.io/library/busybox:latest", ("busybox-static",), ("/bin/busybox",)),
+    # What other runtimes hold a pod's namespaces with; Berg's own needs none.
+    "pause": Recipe(
+        "registry.k8s.io/pause:3.10", ("busybox-static",), ("/bin/busybox",), command=("/bin/sleep", "2147483647")
+    ),
     "nginx": Recipe(
         "docker.io/library/nginx:latest",
         ("nginx", "busybox-static"),
