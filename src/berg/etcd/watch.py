@@ -59,6 +59,8 @@ class _Stream:
         self.queue: asyncio.Queue[Message | None] = asyncio.Queue(QUEUE)
         self._watches: dict[int, tuple[Watch, asyncio.Task[None]]] = {}
         self._next_id = 0
+        self._handing_on: set[int] = set()
+        """watches whose events have been taken from the store and are not all in the queue yet"""
 
     async def take(self, requests: AsyncIterator[Message]) -> None:
         """Reads the client's requests until it has no more; the stream goes on as long as there are watches."""
@@ -68,10 +70,14 @@ class _Stream:
                 await self._create(m.create_request)
             elif which == "cancel_request":
                 await self._cancel(m.cancel_request.watch_id)
-            elif which == "progress_request" and all(watch.idle for watch, _ in self._watches.values()):
+            elif which == "progress_request" and self._settled():
+                # a notice must never overtake the events it covers; who asks too early asks again
                 await self.queue.put(pb.WatchResponse(header=self._member.header(), watch_id=-1))
         if not self._watches:
             await self.queue.put(_END)
+
+    def _settled(self) -> bool:
+        return not self._handing_on and all(watch.idle for watch, _ in self._watches.values())
 
     async def close(self) -> None:
         tasks = [task for _, task in self._watches.values()]
@@ -122,6 +128,7 @@ class _Stream:
         watch.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        self._handing_on.discard(watch_id)
         await self.queue.put(pb.WatchResponse(header=self._member.header(), watch_id=watch_id, canceled=True))
 
     async def _read(self, watch_id: int, watch: Watch, fragment: bool) -> None:
@@ -130,11 +137,13 @@ class _Stream:
             async for batch in watch:
                 if not batch.events:
                     await self.queue.put(pb.WatchResponse(header=header(batch.revision), watch_id=watch_id))
+                self._handing_on.add(watch_id)
                 for events, more in _messages(batch.events, fragment):
                     answer = pb.WatchResponse(
                         header=header(), watch_id=watch_id, events=map(event_to, events), fragment=more
                     )
                     await self.queue.put(answer)
+                self._handing_on.discard(watch_id)
         except RevisionCompacted as e:
             answer = pb.WatchResponse(
                 header=header(), watch_id=watch_id, canceled=True, compact_revision=e.compact_revision
