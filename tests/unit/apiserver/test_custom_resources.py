@@ -9,6 +9,7 @@ import pytest
 from served_api import Served
 
 from berg.apiserver.crd.columns import BadPath, compile_path
+from berg.apiserver.crd.ratcheting import made_now
 from berg.apiserver.crd.rules import compile_rules
 from berg.apiserver.crd.values import compile_schema
 
@@ -226,6 +227,46 @@ def test_rules_are_not_asked_of_what_did_not_change() -> None:
     rules = compile_rules(schema)
     assert [str(e) for e in rules.check({"n": 1}, None)] == ['n: Invalid value: "integer": failed rule: self > 5']
     assert rules.check({"n": 1, "m": 2}, {"n": 1}) == []
+
+
+def test_rules_about_changes_are_asked_even_then() -> None:
+    rule = {"rule": "self != oldSelf"}
+    rules = compile_rules(
+        {"type": "object", "properties": {"n": {"type": "integer", "x-kubernetes-validations": [rule]}}}
+    )
+    assert len(rules.check({"n": 1, "m": 2}, {"n": 1})) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "old", "new", "left"),
+    [
+        ({}, ["a"], ["a"], []),
+        ({}, ["a"], ["a", "ok"], ["l[0]"]),
+        ({"x-kubernetes-list-type": "set"}, ["a"], ["a", "ok"], ["l[0]"]),
+        (
+            {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]},
+            [{"k": "x", "v": 1}],
+            [{"k": "y"}, {"k": "x", "v": 1}],
+            ["l[0].k"],
+        ),
+    ],
+)
+def test_faults_that_were_there_before(extra: Any, old: Any, new: Any, left: list[str]) -> None:
+    element: dict[str, Any] = {"type": "string", "enum": ["ok"]}
+    if "x-kubernetes-list-map-keys" in extra:
+        element = {"type": "object", "properties": {"k": {"type": "string", "enum": ["ok"]}}}
+    schema = {"type": "object", "properties": {"l": {"type": "array", "items": element, **extra}}}
+    errors: list[Any] = []
+    compile_schema(schema)("", {"l": new}, errors)
+    assert [e.field for e in made_now(errors, {"l": new, "m": 1}, {"l": old}, schema)] == left
+
+
+def test_what_is_lacking_is_the_fault_of_what_lacks_it() -> None:
+    schema = {"type": "object", "required": ["a"], "properties": {"a": {}, "b": {"type": "integer"}}}
+    errors: list[Any] = []
+    compile_schema(schema)("", {"b": 2}, errors)
+    assert made_now(errors, {"b": 2}, {"b": 1}, schema) == errors
+    assert made_now(errors, {"b": 1}, {"b": 1}, schema) == []
 
 
 def test_paths() -> None:

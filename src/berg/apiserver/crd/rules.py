@@ -1,7 +1,7 @@
 """`x-kubernetes-validations`: CEL rules of a schema, asked at every value that their schema node describes.
 
 A rule that names `oldSelf` is asked only of updates, where there was a value before. A rule whose value has not
-changed is not asked again (ratcheting).
+changed is not asked again (ratcheting), unless it is about the change itself.
 
 Source: KEP-2876, k8s.io/apiextensions-apiserver pkg/apiserver/schema/cel.
 """
@@ -27,6 +27,8 @@ class _Node:
     items: _Node | None = None
     additional: _Node | None = None
     list_keys: tuple[str, ...] = ()
+    transitions: bool = False
+    """rules about changes are here or below"""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,9 @@ def _compile(schema: Obj) -> _Node | None:
     if not (rules or properties or items or additional):
         return None
     keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())
-    return _Node(schema.get("type", "object"), rules, properties, items, additional, keys)
+    below = [n for n in (*properties.values(), items, additional) if n is not None]
+    transitions = any(r.transition for r in rules) or any(n.transitions for n in below)
+    return _Node(schema.get("type", "object"), rules, properties, items, additional, keys, transitions)
 
 
 def _rule(rule: Obj) -> _Rule:
@@ -94,23 +98,26 @@ def _rule(rule: Obj) -> _Rule:
     )
 
 
-def _walk(node: _Node, path: str, value: Any, old: Any, errors: list[FieldError]) -> None:
+def _walk(node: _Node, path: str, value: Any, old: Any, errors: list[FieldError], same: bool = False) -> None:
+    """`same`: this lies in something that has not changed."""
     if value is None:
         return
-    if value == old:
-        return  # ratcheting: nothing here has changed
+    same = same or value == old
+    if same and not node.transitions:
+        return
     for rule in node.rules:
-        _ask(rule, node, path, value, old, errors)
+        if rule.transition or not same:
+            _ask(rule, node, path, value, old, errors)
     if isinstance(value, dict):
         for name, inner in value.items():
             child = node.properties.get(name) or node.additional
             if child is not None:
                 before = old.get(name, _MISSING) if isinstance(old, dict) else _MISSING
-                _walk(child, f"{path}.{name}" if path else name, inner, before, errors)
+                _walk(child, f"{path}.{name}" if path else name, inner, before, errors, same)
     elif isinstance(value, list) and node.items is not None:
         known = _by_keys(node, old)
         for i, inner in enumerate(value):
-            _walk(node.items, f"{path}[{i}]", inner, known.get(_key(node, inner), _MISSING), errors)
+            _walk(node.items, f"{path}[{i}]", inner, known.get(_key(node, inner), _MISSING), errors, same)
 
 
 def _by_keys(node: _Node, old: Any) -> dict[Any, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from berg.apiserver.crd import columns, rules, values
+from berg.apiserver.crd import columns, ratcheting, rules, values
 from berg.apiserver.crd.columns import BadPath, compile_path
 from berg.apiserver.registry.strategy import Context, Strategy
 from berg.machinery import names, status
@@ -27,6 +27,10 @@ class Version:
     rules: rules.Rules
     status_check: values.Check
     scale: Obj | None
+
+    @property
+    def schema(self) -> Obj:
+        return (self.obj.get("schema") or {}).get("openAPIV3Schema") or {}
 
     @classmethod
     def of(cls, version: Obj) -> Version:
@@ -105,7 +109,7 @@ class CustomStrategy(Strategy):
         version = self._version(obj)
         errors: list[FieldError] = []
         version.check("", obj, errors)
-        errors = _ratcheted(errors, obj, old)
+        errors = ratcheting.made_now(errors, obj, old, version.schema)
         errors += _scale_faults(version.scale, obj)
         if not errors:
             errors += version.rules.check(obj, old)
@@ -116,7 +120,8 @@ class CustomStrategy(Strategy):
         errors: list[FieldError] = []
         if "status" in obj:
             version.status_check("status", obj["status"], errors)
-            errors = _ratcheted(errors, obj, old)
+            state = (version.schema.get("properties") or {}).get("status") or {}
+            errors = ratcheting.made_now(errors, obj["status"], old.get("status"), state, at="status")
         if not errors:
             errors += version.rules.check(obj, old, only="status")
         return errors
@@ -150,19 +155,3 @@ def _scale_faults(scale: Obj | None, obj: Obj) -> list[FieldError]:
     if isinstance(at, int) and at > 2**31 - 1:
         return [status.invalid_value(path, at, "should be less than or equal to 2147483647")]
     return []
-
-
-def _ratcheted(errors: list[FieldError], obj: Obj, old: Obj) -> list[FieldError]:
-    """Faults of values that this write did not touch are let be (KEP-4008)."""
-    return [e for e in errors if e.field == "<nil>" or value_at(obj, e.field) != value_at(old, e.field)]
-
-
-def value_at(obj: Any, path: str) -> Any:
-    at = obj
-    for step in path.replace("[", ".[").split("."):
-        if step.startswith("["):
-            index = step[1:-1]
-            at = at[int(index)] if isinstance(at, list) and index.isdigit() and int(index) < len(at) else None
-        else:
-            at = at.get(step) if isinstance(at, dict) else None
-    return at
