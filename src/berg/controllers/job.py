@@ -8,7 +8,8 @@ goes on from what the objects say.
 The end is in two steps as well: SuccessCriteriaMet or FailureTarget is written first, Complete or Failed only when
 no pod is left running.
 
-One pass is a `Sync` (job_sync.py); policies and arithmetic are in job_policy.py and job_indexes.py.
+One pass is a `Sync` (job_sync.py) that writes down what it found (job_tracking.py); policies and arithmetic are in
+job_policy.py and job_indexes.py.
 
 Source: pkg/controller/job/job_controller.go.
 """
@@ -21,6 +22,7 @@ from berg.client.expectations import Expectations
 from berg.controllers.context import APIController, Context
 from berg.controllers.job_policy import FINALIZER, Backoff, is_tracked
 from berg.controllers.job_sync import Sync
+from berg.controllers.job_tracking import PartlyRemoved
 from berg.controllers.objects import conditions_of
 from berg.controllers.ownership import Claims, index_by_controller, owned_or_orphans, resolve
 from berg.controllers.pods import PodControl
@@ -238,9 +240,3 @@ class JobController(APIController):
         except ApiError as e:
             if e.code != 404:
                 raise
-
-
-class PartlyRemoved(Exception):
-    def __init__(self, done: set[str], error: BaseException) -> None:
-        super().__init__(str(error))
-        self.done, self.error = done, error
