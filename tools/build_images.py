@@ -2,7 +2,7 @@
 
     python tools/build_images.py [--out DIR] [NAME=REFERENCE ...]
 
-NAME is one of the recipes below (busybox, pause, nginx, redis, python); REFERENCE is what the image will be called, any name
+NAME is one of the recipes below (busybox, pause, nginx, redis, python); REFERENCE is what it will be called, any name
 (`registry.k8s.io/e2e-test-images/busybox:1.29`). Without arguments every recipe is built under its own name. Packages
 that are not installed are downloaded with apt and unpacked, not installed. The archive holds the package's programs,
 the shared libraries they load and nothing that depends on the day, so the same packages give the same digest.
