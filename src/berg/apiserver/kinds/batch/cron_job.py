@@ -54,12 +54,12 @@ class CronJobStrategy(WorkloadStrategy):
         return _job_spec(obj).get("template") or {}, "spec.jobTemplate.spec.template"
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
-        from berg.apiserver.kinds.batch.validation import validate_cron_job
+        from berg.apiserver.kinds.batch.cron_validation import validate_cron_job
 
         return validate_cron_job(obj)
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        from berg.apiserver.kinds.batch.validation import validate_cron_job_update
+        from berg.apiserver.kinds.batch.cron_validation import validate_cron_job_update
 
         return validate_cron_job_update(obj, old)
 

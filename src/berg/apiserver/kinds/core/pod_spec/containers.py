@@ -11,10 +11,10 @@ from typing import Any
 
 from berg.apiserver.kinds import checks
 from berg.apiserver.kinds.core.pod_spec.environment import validate_env, validate_env_from
+from berg.apiserver.kinds.core.pod_spec.mounts import validate_mounts
 from berg.apiserver.kinds.core.pod_spec.probes import validate_lifecycle, validate_probes
 from berg.apiserver.kinds.core.pod_spec.resource_checks import validate_requirements
 from berg.apiserver.kinds.core.pod_spec.security import validate_security_context
-from berg.apiserver.kinds.core.pod_spec.volumes import validate_mounts
 from berg.machinery import names
 from berg.machinery.status import (
     FieldError,
