@@ -6,6 +6,7 @@ Source: k8s.io/apiserver pkg/endpoints/handlers/negotiation.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +26,7 @@ CUSTOM_MEDIA_TYPES = (JSON, YAML)
 """custom resources have no protobuf form"""
 GZIP_THRESHOLD_BYTES = 128 * 1024
 GZIP_LEVEL = 1
+IN_THREAD_BYTES = 1 << 20
 _BROWSERS = ("curl/", "Wget/", "Mozilla/5.0")
 
 
@@ -154,6 +156,18 @@ def compress(request: Request, response: Response) -> None:
     response.body = gzip.compress(response.body, GZIP_LEVEL, mtime=0)
     response.headers["Content-Encoding"] = "gzip"
     response.headers["Vary"] = "Accept-Encoding"
+
+
+async def respond_list(request: Request, body: bytes, accepted: Accepted) -> Response:
+    """A list as an answer. A long one is compressed beside the loop, which others need meanwhile."""
+    if accepted.media_type != JSON or len(body) < IN_THREAD_BYTES:
+        return respond(request, body, accepted)
+    if accepted.pretty:
+        body = encode_raw(body, accepted)
+    response = Response(200, body, accepted.media_type)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        await asyncio.to_thread(compress, request, response)
+    return response
 
 
 def error_response(request: Request, error: ApiError) -> Response:

@@ -104,7 +104,7 @@ async def list_(request: Request, registry: Registry, resource: Resource) -> Res
     page = await listing.read(registry, selection, options)
     if not accepted.shape:
         body = await listing.body(registry, resource, page)
-        return negotiation.respond(request, body, accepted)
+        return await negotiation.respond_list(request, body, accepted)
     objs = await _objects(registry, resource, page.listing.entries)
     if accepted.shape == "Table":
         cells.use_clock(registry.services.clock)

@@ -29,7 +29,7 @@ from berg.storage.fanout import Watcher
 from berg.storage.interface import RevisionCompacted
 
 BOOKMARK_S = 60.0
-KEPT_FRAMES = 512
+KEPT_FRAMES, LARGEST_KEPT_BYTES = 512, 64 * 1024
 MAX_COALESCED = 100
 CROWD = 100
 PAUSE_PER_WATCHER_S, LONGEST_PAUSE_S = 0.00005, 0.05
@@ -74,7 +74,8 @@ class Watch:
                 if len(frames) >= KEPT_FRAMES:
                     for old in list(frames)[: KEPT_FRAMES // 2]:
                         del frames[old]
-                frames[name] = found
+                if len(found) <= LARGEST_KEPT_BYTES:
+                    frames[name] = found
             return found
         return self._encode(type_, await self.registry.to_version(entry, self.resource))
 

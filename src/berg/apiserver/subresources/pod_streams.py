@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from berg.apiserver.auth import authorization
+from berg.apiserver.auth.authorization import AuthzAttributes
 from berg.apiserver.http.forward import Unreachable, forward
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry.registry import Registry
@@ -30,6 +32,12 @@ async def handle(request: Request, registry: Registry, resource: Resource) -> Re
         raise status.method_not_supported("", f"pods/{what}", info.verb)
     pod = (await registry.entry(info.namespace, info.name)).obj
     await reading.admit_connect(request, registry, resource, _KINDS[what], _options(request))
+    if request.method == "GET":  # a WebSocket's GET does what a POST does, and needs the same right
+        user = request.user
+        assert user is not None
+        asked = AuthzAttributes(user, "create", "", "v1", "pods", what, info.namespace, info.name)
+        if not await registry.services.authorize(user, "create", resource, info.namespace, info.name, what):
+            raise authorization.forbidden(asked)
     node = pod["spec"].get("nodeName")
     if what != "portforward":
         container = choose(pod, request.arg("container"))
