@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 from berg.client.informer import InformerFactory
 from berg.client.rest import Client
-from berg.machinery import meta
+from berg.machinery import meta, nftables
+from berg.machinery.nftables import Nft, NftError
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
 from berg.proxy import conntrack, rules
 from berg.proxy.health import HealthServer
 from berg.proxy.model import ServicePort, service_ports
-from berg.proxy.nft import Nft, NftError, delete_table
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class _Rules:
         _keep_shared(fragments, held)  # there already
         commands += rules.changes(self._table, self._family, old, fragments)
         if commands:
-            self._nft.run(commands)
+            self._nft.run("\n".join(commands))
         stale = [
             p
             for key, ports in wanted.items()
@@ -210,5 +210,5 @@ def _keep_shared(fragments: list[rules.Fragment], held: Counter[tuple[str, str]]
 
 
 def cleanup(table: str) -> None:
-    """Takes the proxy's rules out of the kernel."""
-    delete_table(table)
+    """Takes the proxy's rules out of the kernel; it is fine when there are none."""
+    nftables.run("\n".join(f"add table {f} {table}\ndelete table {f} {table}" for f in ("ip", "ip6")))

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from berg.machinery.nftables import Nft
 from berg.proxy.model import ServicePort
-from berg.proxy.nft import Nft
 from berg.proxy.proxy import Config, _Rules
 
 pytestmark = pytest.mark.root
@@ -94,7 +94,7 @@ def test_endpoints_come_and_go_and_the_last_one_leaves_a_refusal(kernel: _Rules)
     kernel.sync({"default/web": []})
     nft = Nft()
     for container in ("map ip kube-proxy services", "map ip kube-proxy endpoints", "set ip kube-proxy cluster-ips"):
-        assert "elements" not in nft.run([f"list {container}"])
+        assert "elements" not in nft.run(f"list {container}")
     nft.close()
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import orjson
 
-from berg.network.cni import nft
+from berg.machinery import nftables as nft
 from berg.network.cni import rtnetlink as rt
 from berg.network.cni.ipam import Exhausted, HostLocal
 from berg.network.cni.ruleset import host_port_commands, table_commands
@@ -94,7 +94,7 @@ class BridgeNetwork:
 
     async def gc(self, keep: Collection[str]) -> None:
         """Forgets every pod that is not among these sandboxes."""
-        owners = set(self._ipam.owners().values()) if self._ipam is not None else set()
+        owners = set(self._addresses().owners().values())
         for stray in (owners | set(self._pods())) - set(keep):
             await asyncio.to_thread(self._teardown, stray)
 
@@ -200,8 +200,11 @@ class BridgeNetwork:
         except FileNotFoundError:
             pass
         # The address last: as long as anything of the pod is left, nobody else may get it.
-        if self._ipam is not None:
-            self._ipam.release(sandbox_id)
+        self._addresses().release(sandbox_id)
+
+    def _addresses(self) -> HostLocal:
+        """Also before the node's CIDRs are known again: what is to be released stands in the files."""
+        return self._ipam or HostLocal(os.path.join(self._directory, "addresses"), ())
 
     def _rebuild(self, without: str) -> None:
         """Somebody changed the table under us: made anew from what is on record."""
