@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from berg.network.cni import nft
+from berg.machinery import nftables as nft
 from berg.network.cni import rtnetlink as rt
 from berg.network.cni.bridge import BridgeNetwork, bridge_name
 from berg.runtime.network import PodNetworkError, PodNetworkRequest, PortMapping
