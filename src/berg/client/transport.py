@@ -7,6 +7,7 @@ got no answer raises (`ConnectionFailed`).
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,8 @@ from berg.machinery.status import ApiError
 
 if TYPE_CHECKING:
     import aiohttp
+
+KEEP_ALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class ConnectionFailed(ApiError):
@@ -192,6 +195,7 @@ class _HTTPResponse:
     async def chunks(self) -> AsyncIterator[bytes]:
         import aiohttp
 
+        self._keep_alive()
         try:
             async for chunk in self._answer.content.iter_any():
                 yield chunk
@@ -202,3 +206,14 @@ class _HTTPResponse:
 
     def close(self) -> None:
         self._answer.close()
+
+    def _keep_alive(self) -> None:
+        """A stream may be silent for long; whether the other side still lives, TCP asks every few seconds."""
+        connection = self._answer.connection
+        sock = connection.transport.get_extra_info("socket") if connection and connection.transport else None
+        if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, seconds in KEEP_ALIVE_S.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
