@@ -195,6 +195,8 @@ def node_changes(old: Obj, new: Obj) -> Action:
         found |= Action.UPDATE_NODE_CONDITION
     if old["metadata"].get("annotations") != new["metadata"].get("annotations"):
         found |= Action.UPDATE_NODE_ANNOTATION
+    if x.get("declaredFeatures") != y.get("declaredFeatures"):
+        found |= Action.UPDATE_NODE_DECLARED_FEATURE
     if x.get("images") != y.get("images"):
         found |= Action.UPDATE_OTHER
     return found

@@ -194,7 +194,14 @@ def _only_resources(cycle: Cycle, filters: list[Filter]) -> bool:
         return False
     if any(c.kind == "required-anti" and c.total for c in cycle.snapshot.counters.carriers(cls)):
         return False
-    known = {"NodeResourcesFit", "NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity"}
+    known = {
+        "NodeResourcesFit",
+        "NodeUnschedulable",
+        "NodeName",
+        "TaintToleration",
+        "NodeAffinity",
+        "NodeDeclaredFeatures",
+    }
     indifferent = {"PodTopologySpread", "InterPodAffinity", "VolumeBinding", "VolumeZone", "DynamicResources"}
     return all(f.name in known | indifferent for f in filters) and any(f.name == "NodeResourcesFit" for f in filters)
 

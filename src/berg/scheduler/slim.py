@@ -17,7 +17,7 @@ from berg.scheduler.state.podinfo import volumes_that_matter
 
 Obj = dict[str, Any]
 
-KEEP_OF_CONTAINER = ("name", "image", "resources", "ports", "restartPolicy")
+KEEP_OF_CONTAINER = ("name", "image", "resources", "ports", "restartPolicy", "restartPolicyRules")
 KEEP_OF_STATUS = ("name", "resources", "allocatedResources")
 SHARED = ("containers", "initContainers", "tolerations", "affinity", "topologySpreadConstraints", "nodeSelector")
 MANY = 20_000

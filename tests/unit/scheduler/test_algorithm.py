@@ -143,6 +143,17 @@ def test_host_ports() -> None:
     )
 
 
+def test_features_that_nodes_declare() -> None:
+    able = node("able")
+    able["status"]["declaredFeatures"] = ["UserNamespacesHostNetworkSupport"]
+    core = Core(node("old"), able)
+    assert core.decide(pod("p", hostNetwork=True, hostUsers=False)).node == "able"
+    core.snapshot.delete_node("able")
+    assert why(core, pod("p", hostNetwork=True, hostUsers=False)) == (
+        "0/1 nodes are available: 1 node(s) didn't match Pod's required features."
+    )
+
+
 def test_images_attract() -> None:
     image = {"names": ["registry.local/big:1"], "sizeBytes": 900 << 20}
     core = Core(node("a"), node("b", images=[image]), node("c", images=[image]))

@@ -39,6 +39,7 @@ def test_defaults_are_upstreams() -> None:
         "PodTopologySpread",
         "InterPodAffinity",
         "DynamicResources",
+        "NodeDeclaredFeatures",
     ]
     assert points["score"] == [
         ("TaintToleration", 3),

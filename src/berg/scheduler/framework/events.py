@@ -28,8 +28,9 @@ class Action(IntFlag):
     UPDATE_POD_TOLERATION = 512
     UPDATE_POD_GATES = 1024
     UPDATE_OTHER = 2048
-    UPDATE = 4 | 8 | 16 | 32 | 64 | 128 | 256 | 512 | 1024 | 2048
-    ALL = 4095
+    UPDATE_NODE_DECLARED_FEATURE = 4096
+    UPDATE = 4 | 8 | 16 | 32 | 64 | 128 | 256 | 512 | 1024 | 2048 | 4096
+    ALL = 8191
 
 
 Hint = Callable[[PodInfo, Obj | None, Obj | None], bool]

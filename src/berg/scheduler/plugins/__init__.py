@@ -32,6 +32,7 @@ DEFAULTS: tuple[tuple[str, int], ...] = (
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
     ("DefaultBinder", 0),
+    ("NodeDeclaredFeatures", 0),
 )
 
 _FILES = {
@@ -54,6 +55,7 @@ _FILES = {
     "NodeResourcesBalancedAllocation": "balanced_allocation",
     "ImageLocality": "image_locality",
     "DefaultBinder": "default_binder",
+    "NodeDeclaredFeatures": "node_declared_features",
 }
 
 ENTRY_POINTS = "berg.scheduler.plugins"

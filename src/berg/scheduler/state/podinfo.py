@@ -136,6 +136,8 @@ class PodClass:
     spread: tuple[Spread, ...]
     owner: Obj | None
     resource_claims: tuple[Obj, ...] = ()
+    features: tuple[str, ...] = ()
+    """what the kubelet must have declared (KEP-5328)"""
     label_class: Any = None
     memo: dict[str, Any] = field(default_factory=dict)
 
@@ -239,6 +241,7 @@ def _about_nodes(spec: Obj) -> tuple[Any, ...]:
         get("nodeSelector"),
         get("tolerations"),
         get("hostNetwork"),
+        _features(spec),
         get("overhead"),
         get("resources"),
         [(c.get("image"), c.get("resources"), c.get("ports")) for c in get("containers") or ()],
@@ -247,6 +250,17 @@ def _about_nodes(spec: Obj) -> tuple[Any, ...]:
             for c in get("initContainers") or ()
         ],
     )
+
+
+def _features(spec: Obj) -> list[str]:
+    found: list[str] = []
+    for c in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        if any(r.get("action") == "RestartAllContainers" for r in c.get("restartPolicyRules") or ()):
+            found = ["RestartAllContainersOnContainerExits"]
+            break
+    if spec.get("hostNetwork") and spec.get("hostUsers") is False:
+        found.append("UserNamespacesHostNetworkSupport")
+    return found
 
 
 def _row_signature(pod: Obj) -> bytes:
@@ -314,6 +328,7 @@ def _pod_class(signature: bytes, pod: Obj) -> PodClass:
         spread=tuple(parse_spread(c, labels) for c in spec.get("topologySpreadConstraints") or ()),
         owner=owners[0] if owners else None,
         resource_claims=tuple(spec.get("resourceClaims") or ()),
+        features=tuple(_features(spec)),
     )
 
 
