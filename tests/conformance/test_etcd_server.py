@@ -17,6 +17,7 @@ import pytest
 from berg.etcd.server import Config, EtcdServer
 from berg.etcd.snapshot import BadSnapshot, restore_to
 from berg.storage.embedded import EmbeddedStore
+from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.client import EtcdStore
 from berg.storage.interface import DeleteRequest, PutRequest, RangeRequest, Unavailable
 
@@ -242,6 +243,25 @@ async def test_health_version_and_metrics(server: EtcdServer) -> None:
         await server.store.arm()
         async with session.get("/health") as answer:
             assert (answer.status, (await answer.json())["reason"]) == (503, "ALARM NOSPACE")
+
+
+async def test_the_metrics_listener_shows_no_keys(tmp_path: Path) -> None:
+    server = await started(tmp_path / "m", listen_metrics_urls=["http://127.0.0.1:0"])
+    endpoint = f"http://127.0.0.1:{server.metrics_ports[0]}"
+    async with aiohttp.ClientSession(endpoint) as session:
+        async with session.get("/health") as answer:
+            assert answer.status == 200
+        assert (await post(session, "/v3/kv/range", {"key": b64("a")}))[0] == 404
+        async with session.get("/v2/keys/") as answer:
+            assert answer.status == 404
+    store = EtcdStore([endpoint], compaction_interval_s=0)
+    store.cluster.open()
+    with pytest.raises(Unavailable):
+        await store.cluster.call(
+            "/etcdserverpb.KV/Range", pb.RangeRequest(key=b"a"), pb.RangeResponse, safe=True, timeout_s=1
+        )
+    await store.cluster.close()
+    await server.stop()
 
 
 async def test_v2_watches_conditions_and_order(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class Maintenance:
         return pb.HashResponse(header=self._member.header(), hash=(await self._store.hash())[0])
 
     async def hash_kv(self, call: Call, m: Message) -> Message:
+        self._users.must_be_admin(call)
         crc, revision = await self._store.hash(m.revision)
         return pb.HashKVResponse(
             header=self._member.header(),

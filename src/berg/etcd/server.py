@@ -41,6 +41,8 @@ class Config:
     name: str = "default"
     listen_client_urls: list[str] = field(default_factory=lambda: ["http://localhost:2379"])
     advertise_client_urls: list[str] = field(default_factory=list)
+    listen_metrics_urls: list[str] = field(default_factory=list)
+    initial_advertise_peer_urls: list[str] = field(default_factory=list)
     cert_file: str = ""
     key_file: str = ""
     trusted_ca_file: str = ""
@@ -51,6 +53,7 @@ class Config:
     auto_compaction_mode: str = "periodic"
     auto_compaction_retention: str = "0"
     enable_v2: bool = True
+    watch_progress_notify_interval_s: float = 600.0
     store: EmbeddedStore | None = None
     clock: Clock | None = None
 
@@ -64,12 +67,18 @@ class EtcdServer:
             quota_bytes=config.quota_backend_bytes,
             auto_compaction=auto_compaction(config.auto_compaction_mode, config.auto_compaction_retention),
         )
+        self.store.progress_interval_s = config.watch_progress_notify_interval_s
         self.member = Member(self.store, config.name)
+        if config.initial_advertise_peer_urls:
+            self.member.peer_urls = config.initial_advertise_peer_urls
         self.ports: list[int] = []
+        self.metrics_ports: list[int] = []
         self._private = tempfile.TemporaryDirectory(prefix="berg-etcd-")
         self._web: Web | None = None
         self._grpc: GrpcServer | None = None
+        self._bare: Web | None = None
         self._mux: Mux | None = None
+        self._metrics: list[asyncio.Server] = []
         self._behind: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -92,24 +101,38 @@ class EtcdServer:
         )
         self._mux = Mux(web.protocol, lambda name: Connection(grpc.handler(name), name))
         for url in config.listen_client_urls:
-            parts = urlsplit(url)
-            tls = self._tls() if parts.scheme == "https" else None
-            port = parts.port if parts.port is not None else 2379
-            self.ports.append(await self._mux.listen(parts.hostname or "localhost", port, tls))
+            tls = self._tls(["h2", "http/1.1"]) if url.startswith("https:") else None
+            self.ports.append(await self._mux.listen(*_address(url), tls))
+        await self._listen_for_metrics(users)
         self.member.client_urls = config.advertise_client_urls or [
             f"{urlsplit(url).scheme}://{urlsplit(url).hostname}:{port}"
             for url, port in zip(config.listen_client_urls, self.ports, strict=True)
         ]
+
+    async def _listen_for_metrics(self, users: Users) -> None:
+        """These listeners have neither keys nor HTTP/2: whoever may see the figures may not see the data."""
+        if not self.config.listen_metrics_urls:
+            return
+        bare = self._bare = Web(self.member, users, [], enable_v2=False)
+        await bare.start()
+        for url in self.config.listen_metrics_urls:
+            tls = self._tls(["http/1.1"]) if url.startswith("https:") else None
+            server = await asyncio.get_running_loop().create_server(bare.protocol, *_address(url), ssl=tls)
+            self._metrics.append(server)
+            self.metrics_ports.append(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         if self._grpc is not None:
             await self._grpc.stop()
         if self._mux is not None:
             await self._mux.close()
+        for server in self._metrics:
+            server.close()
         if self._behind is not None:
             self._behind.close()
-        if self._web is not None:
-            await self._web.stop()
+        for web in (self._web, self._bare):
+            if web is not None:
+                await web.stop()
         if self.config.store is None:
             await self.store.close()
         await asyncio.to_thread(self._private.cleanup)
@@ -118,16 +141,21 @@ class EtcdServer:
         services = (KV, WatchService, LeaseService, ClusterService, Maintenance, AuthService, Concurrency, Health)
         return [method for service in services for method in service(self.member, users).methods()]
 
-    def _tls(self) -> ssl.SSLContext:
+    def _tls(self, protocols: list[str]) -> ssl.SSLContext:
         config = self.config
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(config.cert_file, config.key_file or None)
-        context.set_alpn_protocols(["h2", "http/1.1"])
+        context.set_alpn_protocols(protocols)
         if config.trusted_ca_file:
             context.load_verify_locations(config.trusted_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED if config.client_cert_auth else ssl.CERT_OPTIONAL
         return context
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "localhost", 2379 if parts.port is None else parts.port
 
 
 def auto_compaction(mode: str, retention: str) -> AutoCompaction | None:
@@ -138,10 +166,11 @@ def auto_compaction(mode: str, retention: str) -> AutoCompaction | None:
         return AutoCompaction("revision", retention_revisions=int(retention), check_s=300)
     if mode != "periodic":
         raise ValueError(f"unsupported compaction mode {mode}")
-    return AutoCompaction("periodic", retention_s=_seconds(retention))
+    return AutoCompaction("periodic", retention_s=seconds(retention))
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Of a Go duration, or of whole hours. Raises ValueError."""
     if text.isdigit():
         return int(text) * 3600.0
     units = {"ms": 0.001, "h": 3600.0, "m": 60.0, "s": 1.0}

@@ -87,6 +87,7 @@ class EmbeddedStore:
         self.path = path
         self.clock: Clock = clock or RealClock()
         self.quota_bytes = quota_bytes
+        self.progress_interval_s = PROGRESS_INTERVAL_S
         self.index = Index()
         self.meta: dict[str, bytes] = {}
         """durable, beside the keys and without revisions (`set_meta`)"""
@@ -395,7 +396,7 @@ class EmbeddedStore:
 
     async def _report_progress(self) -> None:
         while True:
-            await self.clock.sleep(PROGRESS_INTERVAL_S)
+            await self.clock.sleep(self.progress_interval_s)
             for watch in self.watches.all():
                 if watch.request.progress_notify:
                     watch.progress(self.index.revision)

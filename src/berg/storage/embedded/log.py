@@ -100,7 +100,9 @@ class Log:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # nobody else may read what is stored; SQLite gives its other files the same rights
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            if not self.path.exists():
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                _sync(self.path.parent)
             check_wal(self.path)
             self._db = self._connect()
             saved = self._load(self._db)
@@ -364,12 +366,9 @@ def backup_to(path: Path) -> Callable[[sqlite3.Connection], None]:
         part = path.with_name(path.name + ".part")
         part.unlink(missing_ok=True)
         db.execute("VACUUM INTO ?", (str(part),))
-        fd = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync(part)
         part.replace(path)
+        _sync(path.parent)
 
     return job
 
@@ -395,6 +394,14 @@ def write_base(
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         db.close()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _row(kv: KeyValue) -> tuple[object, ...]:
