@@ -126,8 +126,9 @@ class Sight:
         assert a.obj is not None
         registry = getattr(self.api, "registries", {}).get((a.resource.group, a.resource.plural))
         if a.subresource_kind is None and registry is not None and registry.custom:
-            if source.api_version != a.resource.api_version:
-                obj = (await registry.many_to_version([obj], a.resource))[0]
+            own = registry.versions.get(a.obj.get("apiVersion"), a.resource)  # the version it is worked on in
+            if source.api_version != own.api_version:
+                obj = (await registry.many_to_version([obj], own))[0]
             version = (obj.get("apiVersion") or "").rpartition("/")[2]
             type_ = registry.custom_types.get(version) or registry.custom_types[a.resource.version]
             schema.prune(type_, obj)
