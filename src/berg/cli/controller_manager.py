@@ -35,6 +35,35 @@ CONCURRENT = {
     "concurrent-ttl-after-finished-syncs": "ttl-after-finished-controller",
     "concurrent-horizontal-pod-autoscaler-syncs": "horizontal-pod-autoscaler-controller",
 }
+NO_EFFECT = (
+    "authentication-kubeconfig",
+    "authentication-skip-lookup",
+    "authorization-kubeconfig",
+    "cert-dir",
+    "client-ca-file",
+    "cloud-config",
+    "cloud-provider",
+    "configure-cloud-routes",
+    "enable-dynamic-provisioning",
+    "enable-hostpath-provisioner",
+    "endpoint-updates-batch-period",
+    "endpointslice-updates-batch-period",
+    "external-cloud-volume-plugin",
+    "feature-gates",
+    "flex-volume-plugin-dir",
+    "kube-api-content-type",
+    "log-flush-frequency",
+    "logging-format",
+    "min-resync-period",
+    "mirroring-concurrent-service-endpoint-syncs",
+    "profiling",
+    "requestheader-client-ca-file",
+    "requestheader-allowed-names",
+    "tls-cipher-suites",
+    "tls-min-version",
+    "vmodule",
+)
+"""upstream's flags that nothing here reads: taken, so that its manifests start, and said aloud"""
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -52,6 +81,10 @@ class Duration(click.ParamType):
 
 def _syncs(controller: str) -> str:
     return f"syncs_{controller.replace('-', '_')}"
+
+
+def _unread(flag: str) -> str:
+    return f"unread_{flag.replace('-', '_')}"
 
 
 def _switch(flag: str, name: str, default: bool | None, help: str = "") -> click.Option:
@@ -88,6 +121,8 @@ def _options() -> list[click.Parameter]:
             text = f"`*`, `foo` or `-foo`, separated by commas. All: {', '.join(sorted(CONTROLLERS))}. "
             text += f"Off by default: {', '.join(sorted(DISABLED_BY_DEFAULT))}."
         found.append(click.Option([f"--{flag}", field.name], type=kind, default=None, help=text))
+    for flag in NO_EFFECT:
+        found.append(click.Option([f"--{flag}", _unread(flag)], is_flag=False, flag_value="true", hidden=True))
     for flag, controller in CONCURRENT.items():
         found.append(click.Option([f"--{flag}", _syncs(controller)], type=int, default=None))
     return found
@@ -99,6 +134,9 @@ def run(**given: Any) -> None:
     kubeconfig, verbosity = given.pop("kubeconfig"), given.pop("verbosity")
     qps, burst, master = given.pop("kube_api_qps"), given.pop("kube_api_burst"), given.pop("master")
     syncs = {c: n for c in CONCURRENT.values() if (n := given.pop(_syncs(c))) is not None}
+    for flag in NO_EFFECT:
+        if given.pop(_unread(flag)) is not None:
+            click.echo(f"--{flag} has no effect here", err=True)
     values = {k: v for k, v in given.items() if v is not None}
     if "controllers" in values:
         values["controllers"] = [c for c in values["controllers"].split(",") if c]
