@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import socket
+import subprocess
 import time
 import urllib.request
 
 import pytest
+
+from berg.cli.kubectl import find
 
 from .conftest import Cluster, eventually
 
@@ -108,6 +114,41 @@ def test_exec_logs_cp_and_attach(cluster: Cluster, box: str) -> None:
     assert source.with_name("payload.txt.back").read_text() == source.read_text()
 
 
+def test_a_terminal(cluster: Cluster, namespace: str) -> None:
+    """`kubectl run -it`, as a person at a terminal sees it."""
+    leader, follower = pty.openpty()
+    program = find("kubectl")
+    assert program
+    shell = subprocess.Popen(
+        [program, "-n", namespace, "run", "me", "-it", "--rm", "--restart=Never", f"--image={BOX}", "--", "sh"],
+        env=cluster.environment, stdin=follower, stdout=follower, stderr=follower, close_fds=True,
+    )  # fmt: skip
+    os.close(follower)
+    seen = b""
+
+    def until(text: bytes) -> None:
+        nonlocal seen
+        deadline = time.monotonic() + 30
+        while text not in seen:
+            assert time.monotonic() < deadline, seen.decode(errors="replace")
+            if select.select([leader], [], [], 1)[0]:
+                seen += os.read(leader, 4096)
+
+    try:
+        until(b"# ")
+        os.write(leader, b"tty; expr 20 + 22\n")
+        until(b"\r\n42\r\n")
+        assert b"/dev/pts/" in seen
+        os.write(leader, b"exit\n")
+        shell.wait(30)
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(leader)
+    assert shell.returncode == 0
+    eventually(lambda: not cluster.get("-n", namespace, "pods")["items"], "--rm removed the pod")
+
+
 def test_port_forward(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("-n", namespace, "run", "web", f"--image={WEB}")
     cluster.kubectl("-n", namespace, "wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
@@ -190,6 +231,12 @@ def test_a_job_and_a_cron_job_complete(cluster: Cluster, namespace: str) -> None
     cluster.kubectl(*k, "create", "cronjob", "often", f"--image={BOX}", "--schedule=* * * * *", "--", "true")
     cluster.kubectl(*k, "create", "job", "now", "--from=cronjob/often")
     cluster.kubectl(*k, "wait", "job/now", "--for=condition=Complete", "--timeout=60s")
+
+    def by_schedule() -> bool:
+        jobs = [j for j in cluster.get(*k, "jobs")["items"] if j["metadata"]["name"] not in ("once", "now")]
+        return any(j["status"].get("succeeded") for j in jobs)
+
+    eventually(by_schedule, "the schedule makes a job, and it completes", 90)
 
 
 def test_a_stateful_set_keeps_names(cluster: Cluster, namespace: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from berg.lifecycle.remains import unmount_below
 
 from .conftest import BERG, Cluster, eventually, run
 
@@ -93,6 +97,95 @@ def test_acknowledged_writes_survive_a_kill(cluster: Cluster, namespace: str) ->
     eventually(lambda: cluster.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, "the API is back")
     there = {c["metadata"]["name"] for c in cluster.get("-n", namespace, "configmaps")["items"]}
     assert set(acknowledged) <= there
+
+
+def test_a_full_disk_refuses_writes_and_loses_none(tmp_path: Path) -> None:
+    home = tmp_path / "small"
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(home)], check=True)
+    c = Cluster(
+        "full",
+        home / "full",
+        home / "kubeconfig",
+        {**os.environ, "BERG_HOME": str(home), "KUBECONFIG": str(home / "kubeconfig")},
+    )
+    try:
+        c.berg("up", "--name", "full", "--runtime", "sim")
+        c.kubectl("create", "configmap", "before")
+        stuffing = home / "stuffing"
+        subprocess.run(["dd", "if=/dev/zero", f"of={stuffing}", "bs=4k"], capture_output=True, check=False)
+        big = tmp_path / "big"
+        big.write_text("x" * 500_000)
+        refused = [c.kubectl("create", "configmap", f"c{i}", f"--from-file={big}", check=False) for i in range(4)]
+        assert any(r.returncode for r in refused), "a full disk takes nothing"
+        assert "space" in "".join(r.stderr for r in refused).lower()
+        kept = {f"c{i}" for i, r in enumerate(refused) if r.returncode == 0} | {"before"}
+        stuffing.unlink()
+        eventually(lambda: c.kubectl("create", "configmap", "after", check=False).returncode == 0, "it writes again")
+        there = {m["metadata"]["name"] for m in c.get("configmaps")["items"]}
+        assert kept | {"after"} <= there
+        assert c.berg("down", "--name", "full").returncode == 0
+        c.berg("up", "--name", "full")
+        there = {m["metadata"]["name"] for m in c.get("configmaps")["items"]}
+        assert kept | {"after"} <= there
+    finally:
+        c.berg("down", "--name", "full", "--purge", check=False)
+        subprocess.run(["umount", "-l", str(home)], check=False)
+
+
+def test_an_oci_runtime_that_fails_is_told_in_events(cluster: Cluster, namespace: str) -> None:
+    cluster.kubectl("-n", namespace, "run", "bad", f"--image={BOX}", "--restart=Never", "--", "/no/such/program")
+
+    def reason() -> dict[str, Any]:
+        [status] = cluster.get("-n", namespace, "pod", "bad")["status"].get("containerStatuses") or [{}]
+        return dict(status.get("state", {}).get("terminated") or {})
+
+    ended = eventually(reason, "the container ends")
+    assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
+    assert "/no/such/program" in ended["message"]
+
+
+def test_after_a_reboot_pods_start_again_where_they_were(cluster: Cluster, namespace: str) -> None:
+    """A reboot as far as one can be played: every process gone, and all that a kernel forgets."""
+    cluster.kubectl("-n", namespace, "run", "box", f"--image={BOX}", "--", "sleep", "3600")
+    cluster.kubectl("-n", namespace, "wait", "pod/box", "--for=condition=Ready", "--timeout=60s")
+    uid = cluster.get("-n", namespace, "pod", "box")["metadata"]["uid"]
+    _forget_everything(cluster)
+
+    cluster.berg("up", "--name", "e2e", "--wait", "120", timeout=180)
+
+    def restarted() -> bool:
+        pod = cluster.get("-n", namespace, "pod", "box")
+        [status] = pod["status"]["containerStatuses"]
+        return bool(pod["metadata"]["uid"] == uid and status["ready"] and status["restartCount"] == 1)
+
+    eventually(restarted, "the same pod, started once more")
+    assert _exec(cluster, namespace).returncode == 0
+
+
+def _forget_everything(cluster: Cluster) -> None:
+    def kill(pattern: str) -> None:
+        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
+        for pid in found:
+            if int(pid) != os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+
+    state = Path("/run/berg") / cluster.name
+    kill(f"berg.lifecycle.supervisor {cluster.directory}")
+    kill(f"berg.cli.role [a-z0-9-]* {cluster.directory}")
+    kill(str(state))
+    for procs in Path("/sys/fs/cgroup").glob(f"**/berg-{cluster.name}/**/cgroup.procs"):
+        for pid in procs.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    for place in (cluster.directory, state):
+        assert unmount_below(place) == []
+    shutil.rmtree(state)
+    shutil.rmtree(cluster.directory / "run")
+    spec = json.loads((cluster.directory / "spec.json").read_text())
+    subprocess.run(["ip", "link", "del", f"berg{spec['index']}"], check=True)
+    subprocess.run(["nft", "delete", "table", "inet", f"berg-{cluster.name}-cni"], check=True)
 
 
 def _exec(cluster: Cluster, namespace: str) -> subprocess.CompletedProcess[str]:
