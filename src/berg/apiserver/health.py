@@ -1,10 +1,12 @@
-"""`/healthz`, `/livez`, `/readyz`: named checks, each also alone, any left out with `?exclude=`.
+"""`/healthz`, `/livez`, `/readyz`: named checks, each also alone, any left out with `?exclude=`. What they found is
+counted, for `/metrics/slis`.
 
-Source: k8s.io/apiserver pkg/server/healthz.
+Source: k8s.io/apiserver pkg/server/healthz, KEP-3466.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from berg.apiserver.http.message import Request, Response
@@ -16,6 +18,9 @@ Check = Callable[[], str | None]
 class Health:
     def __init__(self) -> None:
         self.checks: dict[str, dict[str, Check]] = {"/healthz": {}, "/livez": {}, "/readyz": {}}
+        self._last: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str, str], int] = {}
+        self._started = time.time()
 
     def add(self, name: str, check: Check, *, paths: tuple[str, ...] = ("/healthz", "/livez", "/readyz")) -> None:
         for path in paths:
@@ -27,38 +32,56 @@ class Health:
     def handle(self, request: Request) -> Response | None:
         for path, checks in self.checks.items():
             if request.path == path or request.path == path + "/":
-                return _all(request, path.strip("/"), checks)
+                return self._all(request, path, checks)
             if request.path.startswith(path + "/"):
                 check = checks.get(request.path[len(path) + 1 :])
                 if check is None:
                     return None
-                why = check()
+                why = self._ask(path, request.path[len(path) + 1 :], check)
                 if why is None:
                     return _text(200, "ok")
                 return _text(500, f"internal server error: {why}\n")
         return None
 
+    def _ask(self, path: str, name: str, check: Check) -> str | None:
+        why = check()
+        kind = path.strip("/")
+        self._last[name, kind] = int(why is None)
+        key = (name, kind, "success" if why is None else "error")
+        self._counts[key] = self._counts.get(key, 0) + 1
+        return why
 
-def _all(request: Request, name: str, checks: dict[str, Check]) -> Response:
-    excluded = set(request.query.get("exclude", ())) if request.raw_query else set()
-    lines, failed = [], False
-    for check_name, check in checks.items():
-        if check_name in excluded:
-            excluded.discard(check_name)
-            lines.append(f"[+]{check_name} excluded: ok\n")
-        elif check() is None:
-            lines.append(f"[+]{check_name} ok\n")
-        else:
-            lines.append(f"[-]{check_name} failed: reason withheld\n")
-            failed = True
-    if excluded:
-        shown = ", ".join(f'"{e}"' for e in sorted(excluded))
-        lines.append(f"warn: some health checks cannot be excluded: no matches for {shown}\n")
-    if failed:
-        return _text(500, "".join(lines) + f"{name} check failed\n")
-    if request.raw_query and "verbose" in request.query:
-        return _text(200, "".join(lines) + f"{name} check passed\n")
-    return _text(200, "ok")
+    def slis(self, request: Request) -> Response:
+        lines = ["# HELP kubernetes_healthcheck What a health check found last.\n# TYPE kubernetes_healthcheck gauge\n"]
+        lines += [f'kubernetes_healthcheck{{name="{n}",type="{t}"}} {v}\n' for (n, t), v in self._last.items()]
+        total = "kubernetes_healthchecks_total"
+        lines.append(f"# HELP {total} What health checks have found.\n# TYPE {total} counter\n")
+        lines += [f'{total}{{name="{n}",status="{s}",type="{t}"}} {v}\n' for (n, t, s), v in self._counts.items()]
+        started = "process_start_time_seconds"
+        lines.append(f"# HELP {started} When the process started.\n# TYPE {started} gauge\n{started} {self._started}\n")
+        return Response(200, "".join(lines).encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+    def _all(self, request: Request, path: str, checks: dict[str, Check]) -> Response:
+        name = path.strip("/")
+        excluded = set(request.query.get("exclude", ())) if request.raw_query else set()
+        lines, failed = [], False
+        for check_name, check in checks.items():
+            if check_name in excluded:
+                excluded.discard(check_name)
+                lines.append(f"[+]{check_name} excluded: ok\n")
+            elif self._ask(path, check_name, check) is None:
+                lines.append(f"[+]{check_name} ok\n")
+            else:
+                lines.append(f"[-]{check_name} failed: reason withheld\n")
+                failed = True
+        if excluded:
+            shown = ", ".join(f'"{e}"' for e in sorted(excluded))
+            lines.append(f"warn: some health checks cannot be excluded: no matches for {shown}\n")
+        if failed:
+            return _text(500, "".join(lines) + f"{name} check failed\n")
+        if request.raw_query and "verbose" in request.query:
+            return _text(200, "".join(lines) + f"{name} check passed\n")
+        return _text(200, "ok")
 
 
 def _text(code: int, text: str) -> Response:

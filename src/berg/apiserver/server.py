@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from berg.apiserver import identity
+from berg.apiserver import identity, milestones
 from berg.apiserver.aggregation.aggregator import Aggregator
 from berg.apiserver.aggregation.local import LocalServices
 from berg.apiserver.audit.policy import Policy
@@ -93,12 +93,16 @@ class APIServer:
         # All built-in resources: authentication, authorization and admission read them without waiting.
         await self.services.open(*self.resources.table.values())
         self._build()
+        self.milestones.reached(milestones.CACHES)
+        self.milestones.reached(milestones.ALLOCATION)
         self.custom_resources = CustomResources(self)
         self.openapi.custom = self._custom_schemas
         self.aggregator = self.chain.aggregator = Aggregator(self)
         self.local_services = LocalServices(self.services)
         await self.custom_resources.start()
+        self.milestones.reached(milestones.CUSTOM)
         await self.aggregator.start()
+        self.milestones.reached(milestones.AGGREGATOR)
         if config.secure_port >= 0:
             await self._listen()
             self.services.secure_port = self.port
@@ -171,6 +175,7 @@ class APIServer:
         )
         self.metrics = self.chain.metrics = Metrics()
         self.paths.answers["/metrics"] = self.metrics.handle
+        self.paths.answers["/metrics/slis"] = self.health.slis
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
         if config.audit_policy_file:
             recorder = self.chain.audit = Recorder(services, Policy.read(config.audit_policy_file))
@@ -178,7 +183,7 @@ class APIServer:
             self.spawn(recorder.run())
         if config.enable_priority_and_fairness:
             flow_control = self.chain.flow_control = FlowControl(services)
-            flow_control.start()
+            flow_control.start(self.spawn)
             self.metrics.gauges.update(flow_control.gauges())
         reviews = Reviews(services, services.authorizer, self.rbac, self.bearer)
         for name in reviews.resources:
@@ -190,6 +195,7 @@ class APIServer:
         self.health.add("log", lambda: None)
         self.health.add("etcd", self._store_fault)
         self.health.add("shutdown", lambda: "shutting down" if self._stopping else None, paths=("/readyz",))
+        self.milestones = milestones.Milestones(self.health)
         for hook, _ in HOOKS:
             self.health.add(f"poststarthook/{hook}", partial(self._hook_fault, hook))
 
@@ -208,8 +214,8 @@ class APIServer:
         if self._listed is not None:
             self._listed.set()
 
-    async def _list_api_services(self) -> None:
-        """Keeps the APIServices of local groups in step with what is served."""
+    async def _list_api_services(self, first: asyncio.Event) -> None:
+        """Keeps the APIServices of local groups in step with what is served. Sets `first` after the first time."""
         self._listed = asyncio.Event()
         self._listed.set()
         while True:
@@ -219,8 +225,10 @@ class APIServer:
             custom = frozenset((r.group, r.version) for r in served if self.custom_resources.definition_of(r))
             try:
                 await self.local_services.sync(served, custom)
+                self.milestones.reached(milestones.REGISTERED)
             except Exception:
                 log.exception("listing APIServices")
+            first.set()
 
     def _custom_schemas(self, r: Resource, v2: bool) -> tuple[Obj, Obj] | None:
         from berg.apiserver.crd.openapi import openapi_schemas
@@ -320,7 +328,9 @@ class APIServer:
             run: Hook = import_module(f"berg.apiserver.hooks.{module}").run
             await run(self.services)
             self._hooks_left.discard(name)
-        self.spawn(self._list_api_services())
+        listed = asyncio.Event()
+        self.spawn(self._list_api_services(listed))
+        await listed.wait()
 
     async def handle(self, request: Request) -> Response:
         return await self.chain.handle(request)

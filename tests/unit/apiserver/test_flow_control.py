@@ -72,3 +72,22 @@ async def test_answers_name_their_schema_and_level(served: Served) -> None:
     path = "/apis/flowcontrol.apiserver.k8s.io/v1"
     schema = await served.get(f"{path}/flowschemas/exempt")
     assert response.headers["X-Kubernetes-PF-FlowSchema-UID"] == schema["metadata"]["uid"]
+
+
+async def test_a_schema_tells_whether_its_level_is_there(served: Served) -> None:
+    group = "/apis/flowcontrol.apiserver.k8s.io/v1"
+    made = {"metadata": {"name": "s"}, "spec": {"priorityLevelConfiguration": {"name": "l"}}}
+    await served.create(f"{group}/flowschemas", made)
+
+    async def dangling() -> tuple[str, str]:
+        await served.clock.advance(0, settle=20)
+        (found,) = (await served.get(f"{group}/flowschemas/s"))["status"]["conditions"]
+        return found["status"], found["reason"]
+
+    assert await dangling() == ("True", "NotFound")
+    limited = {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}
+    level = {"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": limited}}
+    await served.create(f"{group}/prioritylevelconfigurations", level)
+    assert await dangling() == ("False", "Found")
+    metrics = (await served.raw("GET", "/metrics")).body.decode()
+    assert 'apiserver_flowcontrol_nominal_limit_seats{priority_level="l"}' in metrics

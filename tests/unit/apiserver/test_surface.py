@@ -83,3 +83,12 @@ async def test_runtime_config() -> None:
     assert "certificates.k8s.io/v1beta1" in versions({"certificates.k8s.io/v1beta1": "true"})
     assert "autoscaling/v1" not in versions({"autoscaling/v1": "false"})
     assert "v1" in versions({"api/beta": "true"}) and "certificates.k8s.io/v1beta1" in versions({"api/beta": "true"})
+
+
+async def test_health_checks_are_counted(served: Served) -> None:
+    told = (await served.raw("GET", "/readyz?verbose")).body.decode()
+    for name in ("informer-sync", "poststarthook/crd-informer-synced", "autoregister-completion"):
+        assert f"[+]{name} ok" in told
+    counted = (await served.raw("GET", "/metrics/slis")).body.decode()
+    assert 'kubernetes_healthcheck{name="ping",type="readyz"} 1' in counted
+    assert 'kubernetes_healthchecks_total{name="ping",status="success",type="readyz"} 1' in counted

@@ -1,24 +1,31 @@
 """Which flow schema a request falls under, and its way through that schema's priority level.
 
 Schemas are looked through in the order of their precedence; what was found is kept until one of them changes.
-Requests that run for long (watches, logs, streams) hold no seat.
+Requests that run for long (watches, logs, streams) hold no seat. Of each schema its status says whether its
+priority level is there (Dangling).
 
 Source: k8s.io/apiserver pkg/util/flowcontrol, pkg/server/filters/priority-and-fairness.go.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from berg.apiserver.flowcontrol.level import Level, Rejected
 from berg.apiserver.http.message import Request, Response, User
+from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.services import Services
 from berg.apiserver.requestinfo import RequestInfo
-from berg.machinery import status
+from berg.machinery import meta, status
 from berg.machinery.resources import resource
-from berg.machinery.status import Obj
+from berg.machinery.status import ApiError, Obj
+
+log = logging.getLogger(__name__)
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
 MAX_SEATS = 10
@@ -36,16 +43,49 @@ class FlowControl:
         self._schemas: list[Obj] = []
         self._found: dict[tuple[Any, ...], tuple[Obj | None, Level | None]] = {}
         self._stale = True
+        self._news = asyncio.Event()
+        self._news.set()
         config = services.config
         self._seats = config.max_requests_inflight + config.max_mutating_requests_inflight
         self._wait_s = config.request_timeout_s / 4
 
-    def start(self) -> None:
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         for r in (self._schemas_of, self._levels_of):
             self._services.registry(r).subscribe(self._changed)
+        spawn(self._tell())
 
     def _changed(self, _: object) -> None:
         self._stale = True
+        self._news.set()
+
+    async def _tell(self) -> None:
+        registry = self._services.registry(self._schemas_of)
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            for schema in self._services.list(self._schemas_of):
+                condition = self._dangling(schema)
+                if _is_told(schema, condition):
+                    continue
+                try:
+                    await modify(registry, "", schema["metadata"]["name"], partial(self._write, condition))
+                except ApiError as e:
+                    log.warning("status of flow schema %s: %s", schema["metadata"]["name"], e.message)
+
+    def _dangling(self, schema: Obj) -> Obj:
+        name = schema["spec"]["priorityLevelConfiguration"]["name"]
+        missing = self._services.get(self._levels_of, "", name) is None
+        found = "but there is no such object" if missing else "and it exists"
+        return {
+            "type": "Dangling",
+            "status": "True" if missing else "False",
+            "reason": "NotFound" if missing else "Found",
+            "message": f'This FlowSchema references the PriorityLevelConfiguration object named "{name}" {found}',
+        }
+
+    def _write(self, condition: Obj, schema: Obj) -> None:
+        now = self._services.clock.now()
+        meta.set_condition(schema.setdefault("status", {}).setdefault("conditions", []), condition, now)
 
     async def around(self, request: Request, next_: Next) -> Response:
         """Raises TooManyRequests."""
@@ -116,10 +156,15 @@ class FlowControl:
 
     # ---- telling
 
+    def _current(self) -> Iterable[Level]:
+        if self._stale:
+            self._compile()
+        return self.levels.values()
+
     def gauges(self) -> dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, float]]]]]:
         def each(read: Callable[[Level], float]) -> Callable[[], Iterator[tuple[str, float]]]:
             def samples() -> Iterator[tuple[str, float]]:
-                for level in self.levels.values():
+                for level in self._current():
                     yield f'{{priority_level="{level.name}"}}', read(level)
 
             return samples
@@ -137,6 +182,11 @@ class FlowControl:
             f"{prefix}dispatched_requests_total": ("counter", "Requests started.", each(lambda v: v.dispatched)),
             f"{prefix}rejected_requests_total": ("counter", "Requests refused.", rejections),
         }
+
+
+def _is_told(schema: Obj, condition: Obj) -> bool:
+    conditions = (schema.get("status") or {}).get("conditions") or ()
+    return any(condition.items() <= c.items() for c in conditions)
 
 
 def _shares(level: Obj) -> int:
