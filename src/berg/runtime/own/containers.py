@@ -250,6 +250,8 @@ class Containers:
         container.state.monitor_start = process_start(spawned.pid)
         self.records.save(container)
         self._attach(container, spawned.pty)
+        if container.state.state == "running":
+            self._watch(container)  # the file was quicker than the launcher's answer
 
     def _on_file(self, id: str, kind: str) -> None:
         container = self.records.all.get(id)
@@ -304,7 +306,9 @@ class Containers:
 
     def _watch(self, container: Container) -> None:
         running = self._running.get(container.id)
-        if running is None or not running.watch(container.state, lambda: self._end_soon(container)):
+        if running is None:
+            return  # still being launched: `_launch` watches as soon as it has attached
+        if not running.watch(container.state, lambda: self._end_soon(container)):
             self._end_soon(container)
 
     def _detach(self, id: str) -> None:
