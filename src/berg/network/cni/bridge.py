@@ -195,10 +195,11 @@ class BridgeNetwork:
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise PodNetworkError(f'cannot remove the cable of sandbox "{sandbox_id}": {error}') from error
-        try:
-            os.unlink(self._pod_path(sandbox_id))
-        except FileNotFoundError:
-            pass
+        for path in (self._pod_path(sandbox_id), self._pod_path(sandbox_id) + ".new"):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
         # The address last: as long as anything of the pod is left, nobody else may get it.
         self._addresses().release(sandbox_id)
 

@@ -27,9 +27,10 @@ from berg.runtime.own import cgroups
 from berg.runtime.own import syscalls as sc
 from berg.runtime.own.bundle import Bundle, OCIRuntime, launch
 from berg.runtime.own.launcher import Launcher
-from berg.runtime.own.monitor import EventFiles, Spawned, Streams, install
+from berg.runtime.own.monitor import EventFiles, Spawned, Streams, end_monitors, install
+from berg.runtime.own.processes import collect_child, is_alive, process_start, readable, signal_number
 from berg.runtime.own.running import Running
-from berg.runtime.own.state import Container, Records, boot_id, is_alive, process_start
+from berg.runtime.own.state import Container, Records, boot_id
 
 if TYPE_CHECKING:
     from berg.runtime.api import cri_pb2 as pb
@@ -153,7 +154,7 @@ class Containers:
         if container.state.state != "running" or running is None:
             return
         if timeout_s > 0:
-            running.signal(_signal_number(container.state.stop_signal))
+            running.signal(signal_number(container.state.stop_signal))
             try:
                 async with asyncio.timeout(timeout_s):
                     await running.exited.wait()
@@ -365,7 +366,7 @@ class Containers:
         if is_alive(state.pid, state.pid_start):
             pidfd = os.pidfd_open(state.pid)
             try:
-                await _readable(pidfd)
+                await readable(pidfd)
             finally:
                 os.close(pidfd)
         return Exit(LOST_EXIT_CODE, time.time_ns(), "Unknown")
@@ -402,10 +403,10 @@ class Containers:
 
         async def wait() -> None:
             try:
-                await _readable(pidfd)
+                await readable(pidfd)
             finally:
                 os.close(pidfd)
-            _collect_child(pid)
+            collect_child(pid)
 
         task = asyncio.get_running_loop().create_task(wait())
         self._tasks.add(task)
@@ -422,9 +423,10 @@ class Containers:
                     if attempt == 49:
                         log.warning("cgroup %s cannot be removed", container.state.cgroup)
                     time.sleep(0.01)
+        streams = self._streams(container)
+        end_monitors(container.state, streams)
         for kind in ("pid", "exit"):
             _unlink(self._files.path(container.id, kind))
-        streams = self._streams(container)
         for name in ("ack", "stdin", "stdout", "stderr", "hangup"):
             _unlink(streams.path(name))
         try:
@@ -463,36 +465,6 @@ def prepare_cgroup(container: Container) -> None:
     cgroups.create(container.state.cgroup + within)
     cgroups.apply(container.state.cgroup, container.config.linux.resources)
     cgroups.allow_devices(container.state.cgroup, device_rules(container.config))
-
-
-def _signal_number(name: str) -> int:
-    """`SIGTERM`, `TERM`, `15` or `RTMIN+3`; what nobody knows is SIGTERM."""
-    text = name.upper().removeprefix("SIG")
-    if text.isdigit():
-        return int(text)
-    base, sign, offset = text.partition("+") if "+" in text else text.partition("-")
-    try:
-        number = signal.Signals[f"SIG{base}"].value
-    except KeyError:
-        return signal.SIGTERM
-    return number + int(f"{sign}{offset}") if sign and offset.isdigit() else number
-
-
-def _collect_child(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # a child of an earlier Berg: init reaps it
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    event = asyncio.Event()
-    loop.add_reader(fd, event.set)
-    try:
-        await event.wait()
-    finally:
-        loop.remove_reader(fd)
 
 
 def _unlink(path: str) -> None:

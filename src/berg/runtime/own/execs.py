@@ -28,6 +28,7 @@ from berg.runtime.own.bundle import ENVIRONMENT, Bundle, OCIRuntime, hide_hybrid
 from berg.runtime.own.config import OwnConfig
 from berg.runtime.own.launcher import Launcher, in_namespace, new_namespaces
 from berg.runtime.own.logs import LogPump
+from berg.runtime.own.processes import children
 from berg.runtime.own.sandboxes import NODE, Sandboxes
 from berg.runtime.own.state import Container, Sandbox, new_id
 from berg.runtime.streaming import StreamingServer
@@ -459,7 +460,7 @@ async def _resize(session: ExecSession, outer: int, pid: int, *, monitor: bool =
         size = struct.pack("HHHH", height, width, 0, 0)
         try:
             fcntl.ioctl(outer, termios.TIOCSWINSZ, size)
-            for keeper in _children(pid) if monitor else [pid]:
+            for keeper in children(pid) if monitor else [pid]:
                 for terminal in await _terminals_of(keeper):
                     try:
                         fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
@@ -468,11 +469,6 @@ async def _resize(session: ExecSession, outer: int, pid: int, *, monitor: bool =
                 os.kill(keeper, signal.SIGWINCH)
         except OSError:
             return  # it has ended
-
-
-def _children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
 
 
 async def _terminals_of(pid: int) -> list[int]:

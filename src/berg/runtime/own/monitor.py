@@ -24,10 +24,16 @@ import asyncio
 import ctypes
 import errno
 import os
+import signal
 import struct
+import time
 import tty
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from berg.runtime.own.processes import children, find_processes, is_alive, process_start
+from berg.runtime.own.state import ContainerState
 
 # $1 the directory of the pipes, $2 the file for the exit status, then the command of the OCI runtime.
 # What the shell itself has to say (that a child was killed) is not for the container's log: it gets another stderr.
@@ -46,6 +52,7 @@ echo $? >"$exit"
 read _ <&5
 """
 
+NAME = "berg-monitor"
 PTY_FD = 6
 ACK_FD = 5
 
@@ -113,7 +120,7 @@ def spawn(
     program: str, streams: Streams, exit_file: str, command: Sequence[str], environment: Mapping[str, str]
 ) -> Spawned:
     """Starts a monitor that runs `command`. The caller's namespaces are inherited; the caller reaps the process."""
-    argv = ["berg-monitor", program, streams.directory, exit_file, *command]
+    argv = [NAME, program, streams.directory, exit_file, *command]
     ack = (os.POSIX_SPAWN_OPEN, ACK_FD, streams.path("ack"), os.O_RDWR, 0)
     if not streams.tty:
         actions: list[tuple] = [
@@ -141,6 +148,28 @@ def spawn(
     finally:
         os.close(slave)
     return Spawned(pid, master)
+
+
+def end_monitors(state: ContainerState, streams: Streams) -> None:
+    """For the monitor of a container that never came to run, or whose start nobody could note: a Berg that is killed at
+    the wrong moment leaves one that nobody will ever acknowledge."""
+    if is_alive(state.monitor_pid, state.monitor_start):
+        monitors = [state.monitor_pid]
+    elif state.boot_id and not state.monitor_pid:
+        monitors = find_processes(NAME, streams.directory)
+    else:
+        return
+    streams.acknowledge()
+    for attempt in range(100):
+        monitors = [pid for pid in monitors if process_start(pid)]
+        if not monitors:
+            return
+        if attempt == 50:
+            for pid in monitors:
+                for victim in (*children(pid), pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 class EventFiles:

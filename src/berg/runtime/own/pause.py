@@ -86,14 +86,18 @@ def _file(machine: int, code: bytes) -> bytes:
     return identity + header + program + data
 
 
-def spawn(program: str) -> int:
-    """Starts the process in a PID namespace of its own; for the launcher thread. The caller reaps it."""
+NAME = "berg-pause"
+
+
+def spawn(program: str, sandbox: str) -> int:
+    """Starts the process in a PID namespace of its own; for the launcher thread. The caller reaps it. The sandbox is
+    among its arguments, so that one whose number was never noted can be found."""
     home = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         sc.unshare(sc.CLONE_NEWPID)  # for children only: the thread itself stays where it is
         try:
             actions = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
-            return os.posix_spawn(program, ["berg-pause"], {}, file_actions=actions, setsid=True)
+            return os.posix_spawn(program, [NAME, sandbox], {}, file_actions=actions, setsid=True)
         finally:
             try:
                 sc.setns(home, sc.CLONE_NEWPID)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from berg.runtime.own import syscalls as sc
 from berg.runtime.own.logs import LogFile, LogPump
 from berg.runtime.own.monitor import PTY_FD, Streams
-from berg.runtime.own.state import ContainerState, is_alive
+from berg.runtime.own.processes import is_alive
+from berg.runtime.own.state import ContainerState
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from berg.runtime.network import PodNetwork, PodNetworkError, PodNetworkRequest,
 from berg.runtime.own import cgroups, pause
 from berg.runtime.own.launcher import Launcher
 from berg.runtime.own.namespaces import Pins, SysctlError
-from berg.runtime.own.state import Records, Sandbox, SandboxState, boot_id, is_alive, new_id, process_start
+from berg.runtime.own.processes import find_processes, is_alive, process_start
+from berg.runtime.own.state import Records, Sandbox, SandboxState, boot_id, new_id
 
 if TYPE_CHECKING:
     from berg.runtime.api import cri_pb2 as pb
@@ -110,8 +111,9 @@ class Sandboxes:
             await self._launcher.call(lambda: self.pins(id).make(kinds, hostname, config.linux.sysctls))
             if options.pid == POD:
                 program = pause.install(os.path.join(os.path.dirname(self.records.root), "pause"))
-                state.pause_pid = await self._launcher.call(lambda: pause.spawn(program))
+                state.pause_pid = await self._launcher.call(lambda: pause.spawn(program, id))
                 state.pause_start = process_start(state.pause_pid)
+                self.records.save(sandbox)
             if state.network:
                 await self._connect(sandbox)
             state.ready = True
@@ -185,10 +187,17 @@ class Sandboxes:
 
     async def _release(self, sandbox: Sandbox) -> None:
         state = sandbox.state
-        if is_alive(state.pause_pid, state.pause_start):
-            os.kill(state.pause_pid, signal.SIGKILL)
+        shares_pids = sandbox.config.linux.security_context.namespace_options.pid == POD
+        if shares_pids and not state.pause_pid and not state.ready:
+            found = find_processes(
+                pause.NAME, sandbox.id
+            )  # a Berg that was killed at the wrong moment could not note it
+        else:
+            found = [state.pause_pid] if is_alive(state.pause_pid, state.pause_start) else []
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
             # Its end waits for the reaping of every process that was in the namespace, also by others: not our concern.
-            threading.Thread(target=_reap, args=(state.pause_pid,), daemon=True).start()
+            threading.Thread(target=_reap, args=(pid,), daemon=True).start()
         state.pause_pid = 0
         await self._launcher.call(self.pins(sandbox.id).remove)
 

@@ -153,17 +153,3 @@ class Records(Generic[R]):
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
-
-
-def process_start(pid: int) -> int:
-    """When the process started, in clock ticks since boot; 0 when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
-
-
-def is_alive(pid: int, start: int) -> bool:
-    return pid > 0 and start != 0 and process_start(pid) == start
