@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from typing import Any
 
 import pytest
@@ -119,15 +118,14 @@ async def test_rbac_holds_in_memory_too() -> None:
 
 async def test_several_at_once_and_nothing_left() -> None:
     tasks = asyncio.all_tasks()
-    directory = tempfile.gettempdir()
-    before = set(os.listdir(directory))
     fds = len(os.listdir("/proc/self/fd"))
     async with Cluster(controllers=False) as a, Cluster(controllers=False) as b:
         assert a.server.port != b.server.port
+        directories = [os.path.dirname(c.kubeconfig_path) for c in (a, b)]
         await a.client.create(PODS, pod("only-in-a"))
         assert (await b.client.list(PODS, "default"))["items"] == []
     assert asyncio.all_tasks() == tasks
-    assert not {name for name in os.listdir(directory) if name.startswith("berg-test-")} - before
+    assert not any(os.path.exists(d) for d in directories)
     await asyncio.sleep(0)
     assert len(os.listdir("/proc/self/fd")) <= fds + 2  # the selector's own
 
