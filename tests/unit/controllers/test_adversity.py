@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from conftest import World, template
+from controllers_world import World, template
 
 from berg.client.rest import Client
 from berg.controllers.config import Config

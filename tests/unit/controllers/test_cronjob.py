@@ -3,7 +3,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import World, template
+from controllers_world import World, template
 
 from berg.controllers import cron
 

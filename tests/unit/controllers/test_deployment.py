@@ -1,6 +1,6 @@
 from typing import Any
 
-from conftest import World, template
+from controllers_world import World, template
 
 BOTH = ("deployment-controller", "replicaset-controller")
 

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from conftest import World
+from controllers_world import World
 
 
 def discovery(*resources: tuple[str, str, str, bool]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from conftest import World, template
+from controllers_world import World, template
 
 from berg.controllers.job_indexes import Indexes
 from berg.controllers.job_policy import FINALIZER, INDEX

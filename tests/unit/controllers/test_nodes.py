@@ -1,6 +1,6 @@
 from typing import Any
 
-from conftest import World
+from controllers_world import World
 
 from berg.controllers.nodeipam import CIDRSet
 from berg.controllers.tainteviction import patience

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import World
+from controllers_world import World
 
 from berg.controllers import hpa_behavior as behavior
 from berg.controllers.bootstrap import signature

@@ -1,6 +1,6 @@
 from typing import Any
 
-from conftest import World, template
+from controllers_world import World, template
 
 
 def statefulset(replicas: int = 3, image: str = "a:1", **spec: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 from typing import Any
 
-from conftest import World
+from controllers_world import World
 
 from berg.controllers.attachdetach import attachment_name
 

@@ -2,7 +2,7 @@ import asyncio
 import ssl
 from typing import Any
 
-from conftest import World
+from controllers_world import World
 
 from berg.client.metrics import Registry
 from berg.client.transport import HTTPTransport

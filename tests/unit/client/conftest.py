@@ -1,0 +1,6 @@
+"""`fake_api` can be imported however the tests are run."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
