@@ -347,3 +347,32 @@ UPDATES = [
 @pytest.mark.parametrize(("kind", "body", "change", "wanted"), UPDATES, ids=_id)
 def test_updates(kind, body, change, wanted):
     assert update_faults(kind, made(kind, **body), change) == wanted
+
+
+MATCH = {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]}
+POLICIES = "validatingadmissionpolicies.admissionregistration.k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("object.spec.containers.all(c, c.name != request.name)", ""),
+        ("has(object.a) ? type(object.a) == string : [1].exists(x, x in variables.y)", ""),
+        (
+            "objct.spec == 1",
+            "undeclared reference to 'objct' (in container '')\n | objct.spec == 1\n | ^",
+        ),
+        ("... [] bad expression", "Syntax error: no viable alternative at input '..'"),
+    ],
+)
+def test_expressions_compile(text, wanted):
+    variables = [{"name": "y", "expression": "[1]"}]
+    spec = {"matchConstraints": MATCH, "variables": variables, "validations": [{"expression": text}]}
+    found = faults(POLICIES, made(POLICIES, spec))
+    if not wanted:
+        assert found == []
+    else:
+        (fault,) = found
+        assert fault.startswith("spec.validations[0].expression: Invalid value: ")
+        assert "compilation failed: " in fault
+        assert wanted in fault

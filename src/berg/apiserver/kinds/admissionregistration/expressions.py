@@ -5,6 +5,8 @@ Source: kubernetes pkg/apis/admissionregistration/validation.
 
 from __future__ import annotations
 
+import re
+
 from berg.apiserver.kinds import checks
 from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, duplicate, invalid_value, required, too_many
@@ -12,7 +14,52 @@ from berg.machinery.status import FieldError, Obj, duplicate, invalid_value, req
 _MAX_CONDITIONS = 64
 
 
-def expression(text: str, path: str, missing: str, *, initializers: bool = False) -> list[FieldError]:
+_OF_REQUEST = frozenset({"object", "oldObject", "request", "authorizer", "namespaceObject"})
+_OF_POLICY = _OF_REQUEST | {"variables"}
+_TYPES = frozenset(
+    {
+        "bool",
+        "bytes",
+        "double",
+        "dyn",
+        "int",
+        "list",
+        "map",
+        "null_type",
+        "string",
+        "timestamp",
+        "duration",
+        "type",
+        "uint",
+    }
+)
+_ROOMS = frozenset(
+    {
+        "base64",
+        "cidr",
+        "format",
+        "ip",
+        "jsonpatch",
+        "math",
+        "optional",
+        "quantity",
+        "semver",
+        "sets",
+        "strings",
+        "url",
+        "cel",
+    }
+)
+"""where functions have their names"""
+_macro_variables = re.compile(
+    r"(?:\.(?:all|exists|exists_one|existsOne|filter|map|transformList|transformMap|transformMapEntry)|\bcel\.bind)"
+    r"\(\s*(\w+)\s*,(?:\s*(\w+)\s*,)?"
+)
+
+
+def expression(
+    text: str, path: str, missing: str, *, initializers: bool = False, of_policy: bool = True, params: bool = True
+) -> list[FieldError]:
     """`missing`: what is said of an empty one. `initializers`: it may make objects, `Object{…}`."""
     from berg.apiserver.cel import CompileError, compile_expression
 
@@ -24,20 +71,31 @@ def expression(text: str, path: str, missing: str, *, initializers: bool = False
 
         text = as_maps(text)
     try:
-        compile_expression(text)
+        used = compile_expression(text).variables
     except CompileError as e:
         return [invalid_value(path, shown, f"compilation failed: {e}")]
-    return []
+    known = (_OF_POLICY if of_policy else _OF_REQUEST) | _TYPES | _ROOMS | ({"params"} if params else set())
+    known |= {name for found in _macro_variables.findall(text) for name in found}
+    return [invalid_value(path, shown, _undeclared(shown, name)) for name in sorted(used - known)]
 
 
-def match_conditions(conditions: list[Obj], path: str) -> list[FieldError]:
+def _undeclared(text: str, name: str) -> str:
+    found = re.search(rf"(?<![\w.]){re.escape(name)}\b", text)
+    before = text[: found.start()] if found else ""
+    line, column = before.count("\n"), len(before) - (before.rfind("\n") + 1)
+    where = f"ERROR: <input>:{line + 1}:{column + 1}: undeclared reference to '{name}' (in container '')"
+    return f"compilation failed: {where}\n | {text.splitlines()[line]}\n | {'.' * column}^"
+
+
+def match_conditions(conditions: list[Obj], path: str, *, params: bool = False) -> list[FieldError]:
     errors: list[FieldError] = []
     if len(conditions) > _MAX_CONDITIONS:
         errors.append(too_many(path, len(conditions), _MAX_CONDITIONS))
     seen: set[str] = set()
     for i, condition in enumerate(conditions):
         at, name = f"{path}[{i}]", condition.get("name") or ""
-        errors += expression((condition.get("expression") or "").strip(), f"{at}.expression", "")
+        text = (condition.get("expression") or "").strip()
+        errors += expression(text, f"{at}.expression", "", of_policy=params, params=params)
         if not name:
             errors.append(required(f"{at}.name"))
             continue

@@ -45,7 +45,7 @@ def validate_policy(obj: Obj) -> list[FieldError]:
             errors.append(required("spec.matchConstraints.resourceRules"))
         if mutating:
             errors += _mutable_operations(constraints, "spec.matchConstraints")
-    errors += match_conditions(spec.get("matchConditions") or [], "spec.matchConditions")
+    errors += match_conditions(spec.get("matchConditions") or [], "spec.matchConditions", params=True)
     for i, variable in enumerate(spec.get("variables") or ()):
         errors += _variable(variable, f"spec.variables[{i}]")
     errors += _mutations(spec) if mutating else _validations(obj, spec)
