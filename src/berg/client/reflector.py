@@ -77,9 +77,9 @@ class Reflector:
                 again = isinstance(e, ConnectionFailed) and self._delay_s > BACKOFF_S[0]
                 level = logging.DEBUG if e.code == 410 or again else logging.WARNING
                 log.log(level, "watch of %s: %s", self._resource.group_resource, e.message)
-                if e.code == 410:
+                if e.code == 410 and self._version:
                     self._version = ""
-                    continue
+                    continue  # at once; a server that calls even a new list too old is waited out
             except Exception:
                 log.exception("watch of %s", self._resource.group_resource)
                 self._version = ""
