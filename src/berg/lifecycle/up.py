@@ -68,6 +68,9 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
         if not running:
             spec.api_port = _port(options, spec.api_port)
             spec.sim_nodes = options.sim_nodes or spec.sim_nodes
+            for node in spec.nodes:
+                if not node.netns:  # another cluster may have taken the port meanwhile
+                    node.kubelet_port = host.free_port(node.kubelet_port)
             address = host.address()
             if len(spec.nodes) < 2 and spec.advertise_address != address:
                 progress.note(f"The machine's address is now {address} (was {spec.advertise_address})")
