@@ -297,6 +297,8 @@ class EmbeddedStore:
         assert batch is not None
         self._committing = None
         if error is None:
+            assert self.log is not None
+            self.log.acknowledge(self._seq)
             self.published_seq = self._seq
             self._publish(batch)
             self._answer(batch)
