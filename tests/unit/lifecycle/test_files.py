@@ -96,3 +96,22 @@ def test_a_kubeconfig_that_is_no_yaml_is_not_overwritten(tmp_path: Path) -> None
     with pytest.raises(LifecycleError, match="can't be read"):
         kubeconfig.merge(path, {})
     assert path.read_text() == "a: ["
+
+
+def test_a_kubelet_port_that_was_taken_meanwhile_is_given_up(
+    made: tuple[Layout, ClusterSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from berg.lifecycle import host, up
+
+    class Quiet:
+        def step(self, text: str) -> None: ...
+
+        def note(self, text: str) -> None: ...
+
+    layout, spec = made
+    spec.nodes.append(NodeSpec("n2", "192.0.2.8", netns="berg-c-2"))
+    spec.write(layout.spec)
+    monkeypatch.setattr(host, "port_free", lambda port: port != 10250)
+    monkeypatch.setattr(host, "address", lambda: "192.0.2.7")
+    assert [n.kubelet_port for n in up.plan(layout, up.Options("c"), Quiet()).nodes] == [10251, 10250]
+    assert ClusterSpec.read(layout.spec).nodes[0].kubelet_port == 10251
