@@ -71,7 +71,7 @@ def _volume_mounts(c: Obj) -> list[Obj]:
         one = {"name": m["name"], "mountPath": m["mountPath"]}
         if m.get("readOnly"):
             one["readOnly"] = True
-            one["recursiveReadOnly"] = "Disabled"
+            one["recursiveReadOnly"] = "Enabled" if m.get("recursiveReadOnly") == "Enabled" else "Disabled"
         mounts.append(one)
     return mounts
 

@@ -7,6 +7,7 @@ Source: KEP-3257, pkg/kubelet/clustertrustbundle.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from berg.machinery.labels import Selector
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
 
+SYNC_TIMEOUT_S = 5.0
 _BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
 
 
@@ -24,14 +26,20 @@ class TrustBundles:
         self._informers = informers
         self._changed = changed
         self._informer: Informer | None = None
+        self._followed = False
 
     async def pem(self, source: Obj) -> str:
         """Raises VolumeError when there is none and it is not optional."""
         if self._informer is None:
             self._informer = self._informers.informer(resource("clustertrustbundles.certificates.k8s.io"))
             self._informer.start()
-        if not self._informer.synced.is_set():
-            await self._informer.synced.wait()
+        if not self._followed:
+            try:
+                async with asyncio.timeout(SYNC_TIMEOUT_S):
+                    await self._informer.synced.wait()
+            except TimeoutError as e:
+                raise VolumeError("ClusterTrustBundles could not be read yet") from e
+            self._followed = True
             self._informer.add_handler(
                 lambda o: self._changed(), lambda old, new: self._changed(), lambda o: self._changed()
             )
