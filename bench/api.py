@@ -87,7 +87,13 @@ def body(obj: object) -> bytes:
 
 
 def map_of(name: str, value: str = "0") -> dict[str, object]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "x" * 1000, "n": value}}
+    labels = {"bench": "watched"} if name.startswith("m") else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": labels},
+        "data": {"k": "x" * 1000, "n": value},
+    }
 
 
 async def run(options: argparse.Namespace, server: Server) -> None:
@@ -209,7 +215,7 @@ async def watchers(port: str, certificate: str, key: str, count: str) -> None:
     async def watch() -> None:
         nonlocal seen, last
         reader, writer = await asyncio.open_connection(server.host, server.port, ssl=tls)
-        writer.write(encode("GET", f"{MAPS}?watch=1&resourceVersion=0&fieldSelector=metadata.name!%3Dzz", b"", JSON))
+        writer.write(encode("GET", f"{MAPS}?watch=1&resourceVersion=0&labelSelector=bench%3Dwatched", b"", JSON))
         await reader.readuntil(b"\r\n\r\n")
         started.append(None)
         if len(started) == int(count):

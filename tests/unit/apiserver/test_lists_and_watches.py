@@ -144,3 +144,11 @@ async def test_events_are_selected_by_the_names_of_the_group_that_was_asked(serv
     assert names(await served.get(f"{group}?fieldSelector=reportingController=there")) == []
     assert names(await served.get(f"{core}?fieldSelector=source=here,involvedObject.name=p")) == ["e"]
     assert (await served.ask("GET", f"{core}?fieldSelector=reportingController=here"))[0] == 400
+
+
+async def test_a_watch_by_label_in_one_namespace(served: Served) -> None:
+    (first,) = await fill(served, "a")
+    await served.create("/api/v1/namespaces/kube-system/configmaps", {"metadata": {"name": "x", "labels": {"n": "a"}}})
+    await served.create(MAPS, {"metadata": {"name": "b", "labels": {"n": "a"}}})
+    (event,) = await served.watch(f"{MAPS}?watch=1&resourceVersion={first}&labelSelector=n%3Da", 1)
+    assert event["object"]["metadata"]["name"] == "b"

@@ -128,9 +128,11 @@ class Watch:
             yield b""
         cacher = self.registry.cacher
         assert cacher is not None
+        selection = self.selection
         try:
             watcher = cast(
-                Watcher, cacher.watch(after=after, namespace=self.selection.namespace, key=self.selection.key)
+                Watcher,
+                cacher.watch(after=after, namespace=selection.namespace, key=selection.key, index=selection.index),
             )
         except RevisionCompacted as e:
             yield self.error(status.expired(f"too old resource version: {after} ({e.compact_revision + 1})"))
@@ -164,6 +166,7 @@ class Watch:
 
     async def _frames(self, events: Sequence[CacheEvent]) -> list[bytes]:
         predicate = self.selection.predicate
+        within = self.selection.namespace if self.selection.index is not None else None
         chunk: list[bytes] = []
         for event in events:
             type_, entry = event.type, event.entry
@@ -171,6 +174,8 @@ class Watch:
                 if self.options.allow_bookmarks:
                     chunk.append(self.bookmark(event.revision))
                 continue
+            if within is not None and entry.namespace != within:
+                continue  # an index knows of no namespaces
             if predicate is not None or self.selection.late:
                 judge = await self._late(event) if self.selection.late else predicate
                 new_type = _within(judge or _everything, event)
