@@ -146,6 +146,7 @@ class APIServer:
 
     def _build(self) -> None:
         """The request chain and everything it asks."""
+        from berg.apiserver.admission import configuration
         from berg.apiserver.admission.chain import AdmissionChain
         from berg.apiserver.kinds.core.service_allocation import ServiceAllocation
 
@@ -154,7 +155,10 @@ class APIServer:
             services, config.service_cluster_ip_range, config.service_node_port_range
         )
         services.admission = AdmissionChain(
-            services, enable=config.enable_admission_plugins, disable=config.disable_admission_plugins
+            services,
+            enable=config.enable_admission_plugins,
+            disable=config.disable_admission_plugins,
+            config=configuration.load(config.admission_control_config_file),
         )
         self.rbac = RBACAuthorizer(self._rbac_objects)
         services.authorizer = authorization.Union(self._authorizers())

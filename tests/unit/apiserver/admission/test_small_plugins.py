@@ -1,6 +1,7 @@
 import pytest
 
 import berg.apiserver.kinds  # noqa: F401
+from berg.apiserver.admission import configuration
 from berg.apiserver.admission.chain import AdmissionChain
 from berg.apiserver.admission.interface import DELETE, UPDATE
 from berg.apiserver.http.message import User
@@ -179,3 +180,25 @@ async def test_blocking_owners_must_be_within_reach():
 async def test_deletion_is_no_business_of_most():
     chain = AdmissionChain(FakeApi(namespace()))
     await run(chain, attributes("pods", None, pod(), operation=DELETE))
+
+
+def test_plugins_are_configured_by_a_file(tmp_path):
+    (tmp_path / "events.yaml").write_text("kind: Configuration\nlimits: [{type: Server, qps: 1, burst: 1}]\n")
+    file = tmp_path / "admission.yaml"
+    file.write_text(
+        """
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- {name: EventRateLimit, path: events.yaml}
+- name: PodSecurity
+  configuration: {defaults: {enforce: baseline}}
+"""
+    )
+    found = configuration.load(str(file))
+    assert found["PodSecurity"]["defaults"] == {"enforce": "baseline"}
+    assert found["EventRateLimit"]["limits"][0]["type"] == "Server"
+    assert configuration.load("") == {}
+    file.write_text("kind: Something\n")
+    with pytest.raises(configuration.BadConfiguration):
+        configuration.load(str(file))
