@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from berg.runtime.own import containers, sandboxes
 from berg.runtime.own.config import OwnConfig
 
 from .conftest import REPOSITORY
-from .harness import Harness, read, write
+from .harness import Harness, leftovers, read, write
 
 pytestmark = pytest.mark.root
 
@@ -36,7 +37,7 @@ class Killed:
         )
         assert self.process.stdout is not None
         self.id = self.process.stdout.readline().strip()
-        assert len(self.id) == 64
+        assert len(self.id) == 64 or self.id == "ready"
 
     def shm(self) -> Path:
         return next(Path(self.config.state, "ns").iterdir()) / "shm"
@@ -49,6 +50,32 @@ class Killed:
 
 
 COUNT = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; [ $((i % 100)) = 0 ] && sleep 0.02; done; exit 9"
+
+
+@pytest.mark.parametrize("moment_s", [0.011, 0.057, 0.131, 0.293])
+async def test_killed_in_the_middle_of_things_nothing_is_left_over(
+    tmp_path: Path, busybox: Path, moment_s: float
+) -> None:
+    killed = Killed(tmp_path, busybox)
+    await asyncio.sleep(moment_s)
+    killed.kill()
+    harness = Harness(killed.config)
+    await harness.start()
+    try:
+        containers = (await harness.runtime.list_containers(pb.ListContainersRequest())).containers
+        for container in containers:
+            if container.state == pb.CONTAINER_RUNNING:
+                assert (await harness.ended(container.id)).exit_code in (3, 137)
+        await harness.remove_all()
+        needles = (killed.config.root, killed.config.state, killed.config.default_cgroup_parent + "/")
+        await harness.until(lambda: not leftovers(*needles))
+        for directory in ("sandboxes", "containers"):
+            assert os.listdir(killed.config.under_root(directory)) == []
+        for directory in ("ns", "io", "events"):
+            path = killed.config.under_state(directory)
+            assert directory not in os.listdir(killed.config.state) or os.listdir(path) == []
+    finally:
+        await harness.stop()
 
 
 async def test_a_running_container_goes_on_and_no_line_is_lost(tmp_path: Path, busybox: Path) -> None:

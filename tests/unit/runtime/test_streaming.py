@@ -15,7 +15,7 @@ from berg.machinery.streaming.stream import dial
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import Code, CRIError
 
-from .harness import Harness, read
+from .harness import Harness, leftovers, read
 
 pytestmark = pytest.mark.root
 
@@ -144,6 +144,7 @@ async def test_attach_sees_what_comes_and_gives_input_that_ends_once(harness: Ha
     status = await harness.ended(id)
     assert status.exit_code == 0
     assert [content for *_, content in harness.log(status)] == ["before\n", "got one\n", "end\n"]
+    await harness.until(lambda: not leftovers(str(harness.config.under_state("io", id))))
 
 
 async def test_attach_to_a_terminal(harness: Harness) -> None:

@@ -82,6 +82,8 @@ def oci_error(path: str) -> str:
             lines = file.read().strip().splitlines()
     except FileNotFoundError:
         lines = []
+    if lines and re.search(r"opening file `.*/status['`]: No such file", lines[-1]):
+        return "cannot exec in a stopped container"
     text = re.sub(r"^(.*level=error msg=)?\"?|\"$", "", lines[-1] if lines else "")
     return re.sub(
         r"executable file `([^`']*)['`] not found in \$PATH(: No such file or directory)?",

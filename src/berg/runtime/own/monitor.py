@@ -48,7 +48,7 @@ shift 2
 exec 7>&2 2>/dev/null
 (exec 2>&7 5>&- 6>&- 7>&-; exec "$@")
 echo $? >"$exit"
-[ -p "$dir/hangup" ] && echo >"$dir/hangup"
+[ -p "$dir/hangup" ] && echo 1<>"$dir/hangup"
 read _ <&5
 """
 
