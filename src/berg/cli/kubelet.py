@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from berg.client.rest import Client
     from berg.kubelet.config import KubeletConfig
 
 # flag → (attribute, help); each overrides the configuration file when it is given.
@@ -106,10 +107,24 @@ def command(
         raise click.ClickException(str(e)) from e
 
     def build() -> list[Any]:
-        runtime, parts = _runtime(endpoint, config)
-        return [*parts, Kubelet(Client.from_kubeconfig(kubeconfig), runtime, config)]
+        runtime, parts = _runtime(endpoint)
+        client = Client.from_kubeconfig(kubeconfig)
+        return [_Connection(client), *parts, Kubelet(client, runtime, config)]
 
     run(build)
+
+
+class _Connection:
+    """Stopped last, after the kubelet has said its last word."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        await self._client.close()
 
 
 def _apply(config: KubeletConfig, flags: dict[str, Any], cluster_dns: str | None, taints: str | None) -> None:
@@ -136,7 +151,7 @@ def _taint(text: str) -> dict[str, str]:
     return {"key": key, "effect": effect, **({"value": value} if value else {})}
 
 
-def _runtime(endpoint: str, config: KubeletConfig) -> tuple[Any, list[Any]]:
+def _runtime(endpoint: str) -> tuple[Any, list[Any]]:
     """(the runtime, what has to be started before the kubelet)."""
     if endpoint == "berg":
         raise click.ClickException(

@@ -187,6 +187,10 @@ class Kubelet:
     # -- start and stop
 
     async def start(self) -> None:
+        if self.config.fail_swap_on and self.machine.swap_bytes:
+            raise RuntimeError(
+                "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"
+            )
         await self._connect_runtime()
         self.cgroups.start(self.node.memory_allocatable(), self.machine.cpus * 1000)
         await self.pleg.relist()
