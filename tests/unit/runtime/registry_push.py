@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import tarfile
@@ -28,6 +29,27 @@ def push(archive: Path, host: str, port: int, repository: str, tag: str, auth: t
     finally:
         connection.close()
     return str(descriptor["digest"])
+
+
+def push_index(host: str, port: int, repository: str, tag: str, manifests: dict[str, tuple[str, int]]) -> str:
+    """A manifest list: architecture to (digest, size) of manifests that are there already."""
+    media_type = "application/vnd.oci.image.index.v1+json"
+    entries = [
+        {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest,
+            "size": size,
+            "platform": {"os": "linux", "architecture": architecture},
+        }
+        for architecture, (digest, size) in manifests.items()
+    ]
+    body = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": entries}).encode()
+    connection = http.client.HTTPConnection(host, port, timeout=30)
+    try:
+        _request(connection, "PUT", f"/v2/{repository}/manifests/{tag}", body, {"Content-Type": media_type}, 201)
+    finally:
+        connection.close()
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def _push_blob(

@@ -21,8 +21,8 @@ from berg.runtime.own.images.registry import Credentials, PullError, Registries
 from berg.runtime.own.images.store import ImageStore, Progress
 
 from .harness import read
-from .images_made import entry, layer, oci_archive
-from .registry_push import push
+from .images_made import ARCHITECTURE, entry, layer, oci_archive
+from .registry_push import push, push_index
 
 pytestmark = [
     pytest.mark.root,
@@ -117,6 +117,20 @@ async def test_by_tag_and_by_digest(registry: Registry, store: ImageStore, archi
     store.remove(image.id)
     again = await store.pull(f"{registry.host}/team/app@{digest}")
     assert (again.id, again.tags) == (image.id, [])
+
+
+async def test_a_manifest_list_leads_to_this_machines_image(
+    registry: Registry, store: ImageStore, archive: Path, tmp_path: Path
+) -> None:
+    ours = push(archive, "127.0.0.1", registry.port, "app", "ours")
+    oci_archive(tmp_path / "other.tar", LAYERS[:1], architecture="vax")
+    theirs = push(tmp_path / "other.tar", "127.0.0.1", registry.port, "app", "theirs")
+    index = push_index("127.0.0.1", registry.port, "app", "v1", {"vax": (theirs, 1), ARCHITECTURE: (ours, 1)})
+    image = await store.pull(f"{registry.host}/app:v1")
+    assert image.digests == [f"{registry.host}/app@{index}"] and len(image.layers) == 2
+    push_index("127.0.0.1", registry.port, "app", "v2", {"vax": (theirs, 1)})
+    with pytest.raises(PullError, match="no match for platform"):
+        await store.pull(f"{registry.host}/app:v2")
 
 
 async def test_what_is_there_is_not_fetched_again(registry: Registry, store: ImageStore, archive: Path) -> None:

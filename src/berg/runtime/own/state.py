@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -86,7 +87,9 @@ def new_id() -> str:
 class Records(Generic[R]):
     def __init__(self, root: str, record: Callable[[str, Any, Any], R], config: type, state: type) -> None:
         self.root = root
+        # Replaced, never changed: it is read on the event loop while threads create and remove.
         self.all: dict[str, R] = {}
+        self._lock = threading.Lock()
         self._record: Callable[[str, Any, Any], R] = record
         self._config = config
         self._state = state
@@ -124,7 +127,8 @@ class Records(Generic[R]):
         os.makedirs(self.directory(record.id), mode=0o700, exist_ok=True)
         self._write(record.id, "config.pb", record.config.SerializeToString())
         self.save(record)
-        self.all[record.id] = record
+        with self._lock:
+            self.all = {**self.all, record.id: record}
 
     def rewrite(self, record: R) -> None:
         """Also the config, for the rare call that changes it."""
@@ -135,7 +139,8 @@ class Records(Generic[R]):
         self._write(record.id, "state.json", orjson.dumps(asdict(record.state)))
 
     def remove(self, id: str) -> None:
-        self.all.pop(id, None)
+        with self._lock:
+            self.all = {other: record for other, record in self.all.items() if other != id}
         # The state goes first: a crash half way leaves a directory that the next start clears away.
         try:
             os.unlink(os.path.join(self.directory(id), "state.json"))

@@ -92,6 +92,7 @@ class ImageStore:
         self.directory = directory
         self.registries = registries
         self.layers_directory = os.path.join(directory, "layers")
+        # Replaced, never changed: it is read on the event loop while threads store images.
         self._images: dict[str, Image] = {}
         self._held: dict[str, frozenset[str]] = {}
         self._lock = threading.RLock()
@@ -173,7 +174,7 @@ class ImageStore:
             image = self.get(reference)
             if image is None:
                 return False
-            del self._images[image.id]
+            self._images = {id: other for id, other in self._images.items() if id != image.id}
             self._save()
             try:
                 os.unlink(self._blob(image.id))
@@ -191,13 +192,15 @@ class ImageStore:
 
     def hold(self, owner: str, image: Image) -> None:
         """Keeps the image's layers, even if it is removed, until `release(owner)`."""
-        self._held[owner] = frozenset(image.layers)
+        self.hold_layers(owner, image.layers)
 
     def hold_layers(self, owner: str, layers: Iterable[str]) -> None:
-        self._held[owner] = frozenset(layers)
+        with self._lock:
+            self._held[owner] = frozenset(layers)
 
     def release(self, owner: str) -> None:
-        layers = self._held.pop(owner, frozenset())
+        with self._lock:
+            layers = self._held.pop(owner, frozenset())
         if layers and not any(layers <= set(image.layers) for image in self._images.values()):
             self.sweep()
 
@@ -280,7 +283,7 @@ class ImageStore:
             size = len(config) + sum(source.size for source in layers)
             user = (orjson.loads(config).get("config") or {}).get("User") or ""
             image = Image(id=id, layers=[layer_name(chain) for chain in chains], size=size, user=user)
-            self._images[id] = image
+            self._images = {**self._images, id: image}
         self.name(image, tags=tags, digests=digests)
         return image
 
