@@ -27,7 +27,7 @@ async def test_scenario(path: Path) -> None:
     if os.environ.get("BERG_WRITE_SCENARIOS"):
         printed += [s.expected for s in steps[len(printed) :]]
         texts = [s.text(p) if s.command else "\n".join(s.comments) + "\n" for s, p in zip(steps, printed, strict=True)]
-        path.write_text("\n".join(texts))  # noqa: ASYNC240
+        path.write_text("\n".join(texts))
         return
     for step, got in zip(steps, printed, strict=False):
         assert got == step.expected, f"after: {step.command}"

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
-from served_api import Served
 
 from berg import storage
 from berg.apiserver.config import Config
 from berg.apiserver.server import APIServer
 from berg.machinery.clock import FakeClock
+from tests.unit.apiserver.served_api import Served
 
 
 @pytest.fixture

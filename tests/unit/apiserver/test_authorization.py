@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from served_api import Served
 
 from berg.apiserver.auth.authorization import AuthzAttributes
 from berg.apiserver.auth.rbac import RBACAuthorizer, Rule, describe, uncovered
 from berg.apiserver.http.message import User
+from tests.unit.apiserver.served_api import Served
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 JOE = User("joe", groups=("system:authenticated",))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import orjson
-from served_api import APPLY, Served
+
+from tests.unit.apiserver.served_api import APPLY, Served
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 

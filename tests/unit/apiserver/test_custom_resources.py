@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import pytest
-from served_api import Served
 
 from berg.apiserver.crd.columns import BadPath, compile_path
 from berg.apiserver.crd.ratcheting import made_now
 from berg.apiserver.crd.rules import compile_rules
 from berg.apiserver.crd.values import compile_schema
+from tests.unit.apiserver.served_api import Served
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 TABS = "/apis/stable.example.com/v1/namespaces/default/crontabs"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from served_api import Served
 
 from berg.apiserver.flowcontrol.level import Level, Rejected, hand
+from tests.unit.apiserver.served_api import Served
 
 
 def level(limit: int, queues: int = 8, hand_size: int = 2, length: int = 2) -> Level:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import orjson
 import pytest
-from served_api import ADMIN, Served
 
 from berg.apiserver.http.forward import Target, Unreachable, forward
 from berg.apiserver.http.message import Request, Response, Stream
 from berg.apiserver.http.server import HTTPServer, tls_context
 from berg.machinery import pki
+from tests.unit.apiserver.served_api import ADMIN, Served
 
 NAMESPACE = "/api/v1/namespaces/default"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import orjson
-from served_api import Served
+
+from tests.unit.apiserver.served_api import Served
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import orjson
-from served_api import Served
+
+from tests.unit.apiserver.served_api import Served
 
 V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 

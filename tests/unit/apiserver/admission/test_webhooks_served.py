@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from served_api import Served
 
 from berg.machinery.pki import CertificateAuthority
+from tests.unit.apiserver.served_api import Served
 
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1"
 MAPS = "/api/v1/namespaces/default/configmaps"
