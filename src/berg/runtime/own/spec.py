@@ -24,6 +24,21 @@ if TYPE_CHECKING:
 
 Spec = dict[str, Any]
 
+CAP_SYS_RESOURCE = 24
+
+
+def _lowest_oom_score_adj() -> int:
+    """Nobody may go below their own without CAP_SYS_RESOURCE, which a machine within a machine often lacks."""
+    with open("/proc/self/status") as status:
+        capable = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    if capable >> CAP_SYS_RESOURCE & 1:
+        return -1000
+    with open("/proc/self/oom_score_adj") as own:
+        return int(own.read())
+
+
+LOWEST_OOM_SCORE_ADJ = _lowest_oom_score_adj()
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 DEFAULT_CAPABILITIES = tuple(
@@ -217,7 +232,7 @@ def _process(config: pb.ContainerConfig, given: Given, capabilities: dict[str, l
         "capabilities": capabilities,
         "noNewPrivileges": security.no_new_privs,
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": NOFILE[0], "hard": NOFILE[1]}],
-        "oomScoreAdj": config.linux.resources.oom_score_adj,
+        "oomScoreAdj": max(config.linux.resources.oom_score_adj, LOWEST_OOM_SCORE_ADJ),
     }
     if os.path.exists("/sys/kernel/security/apparmor"):
         profile = security.apparmor.localhost_ref if security.apparmor.profile_type == 2 else ""
