@@ -90,10 +90,11 @@ def validate_replica_counts(obj: Obj) -> list[FieldError]:
     total = status.get("replicas") or 0
     for key in ("updatedReplicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"):
         if (status.get(key) or 0) > total:
-            errors.append(invalid_value(f"status.{key}", status[key], "cannot be greater than status.replicas"))
+            why = "cannot be greater than status.replicas"
+            errors.append(invalid_value(f"status.{key}", status.get(key) or 0, why))
     if (status.get("availableReplicas") or 0) > (status.get("readyReplicas") or 0):
         why = "cannot be greater than readyReplicas"
-        errors.append(invalid_value("status.availableReplicas", status["availableReplicas"], why))
+        errors.append(invalid_value("status.availableReplicas", status.get("availableReplicas") or 0, why))
     return errors
 
 
@@ -280,8 +281,9 @@ def validate_stateful_set_status(obj: Obj) -> list[FieldError]:
         errors += checks.not_negative(f"status.{key}", status.get(key))
     for key in counted:
         if (status.get(key) or 0) > (status.get("replicas") or 0):
-            errors.append(invalid_value(f"status.{key}", status[key], "cannot be greater than status.replicas"))
+            why = "cannot be greater than status.replicas"
+            errors.append(invalid_value(f"status.{key}", status.get(key) or 0, why))
     if (status.get("availableReplicas") or 0) > (status.get("readyReplicas") or 0):
         why = "cannot be greater than status.readyReplicas"
-        errors.append(invalid_value("status.availableReplicas", status["availableReplicas"], why))
+        errors.append(invalid_value("status.availableReplicas", status.get("availableReplicas") or 0, why))
     return errors

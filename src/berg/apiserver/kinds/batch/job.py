@@ -97,6 +97,7 @@ def _duration(obj: Obj) -> str:
 
 @strategy_for("batch", "jobs")
 class JobStrategy(WorkloadStrategy):
+    orphans = True
     field_labels = ("status.successful",)
     columns = [
         cells.NAME,

@@ -61,7 +61,7 @@ def validate_job_status_update(obj: Obj, old: Obj) -> list[FieldError]:
         errors += _at_the_end(obj, changed, _finished(old) != _finished(obj), spec)
     errors += _indexes(status, spec, changed)
     if (status.get("ready") or 0) > (status.get("active") or 0) and changed & {"ready", "active"}:
-        refuse("status.ready", status["ready"], "cannot set more ready pods than active")
+        refuse("status.ready", status.get("ready") or 0, "cannot set more ready pods than active")
     elastic = spec.get("completionMode") == "Indexed" and spec.get("completions") == spec.get("parallelism")
     for key in ("failed", "succeeded"):
         if (status.get(key) or 0) < (before.get(key) or 0) and not (key == "succeeded" and elastic):

@@ -13,6 +13,7 @@ from berg.machinery.status import FieldError, Obj
 
 @strategy_for("", "replicationcontrollers")
 class ReplicationControllerStrategy(WorkloadStrategy):
+    orphans = True
     initial_status = {"replicas": 0}
     spec_defaults = (("replicas", 1),)
     field_labels = ("status.replicas",)
