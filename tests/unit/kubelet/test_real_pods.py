@@ -178,6 +178,17 @@ async def test_pods_run_end_and_crash(tmp_path):
         assert state(crashed)["waiting"]["reason"] == "CrashLoopBackOff"
 
 
+async def test_resources_are_enforced(tmp_path):
+    async with Node(tmp_path) as node:
+        sure = {"cpu": "100m", "memory": "32Mi"}
+        await node.run("sure", "sleep 1000", container={"resources": {"requests": sure, "limits": sure}})
+        limits = {"resources": {"limits": {"memory": "10Mi"}}}
+        hungry = "sleep 0.1; exec busybox dd if=/dev/zero of=/dev/null bs=100M"
+        await node.run("hungry", hungry, container=limits, restartPolicy="Never")
+        assert (await node.until("sure", phase("Running")))["status"]["qosClass"] == "Guaranteed"
+        assert state(await node.until("hungry", phase("Failed")))["terminated"]["reason"] == "OOMKilled"
+
+
 async def test_a_kubelet_that_is_started_anew_finds_its_pods(tmp_path):
     async with Node(tmp_path) as node:
         await node.run("kept", "sleep 1000")
