@@ -364,7 +364,8 @@ class BergRuntime:
             raise CRIError(Code.INVALID_ARGUMENT, str(error)) from error
         except ImageError as error:
             code = getattr(error, "code", Code.UNKNOWN)
-            raise CRIError(code, f'failed to pull and unpack image "{request.image.image}": {error}') from error
+            name = names.parse(request.image.image)
+            raise CRIError(code, f'failed to pull and unpack image "{name}": {error}') from error
         return pb.PullImageResponse(image_ref=image.id)
 
     async def remove_image(self, request: pb.RemoveImageRequest) -> pb.RemoveImageResponse:

@@ -233,7 +233,8 @@ class _Repository:
         return PullError(self._failed(path, f"unexpected status {status}: {body.decode(errors='replace')}"))
 
     def _failed(self, path: str, why: str) -> str:
-        return f"failed to pull {self._name}: {self._base}/{path}: {why}"
+        where = f' Get "{self._base}/{path}":' if path else ""
+        return f'failed to resolve reference "{self._name}":{where} {why}'
 
 
 def _reason(error: BaseException) -> str:
