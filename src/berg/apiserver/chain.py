@@ -20,7 +20,7 @@ from berg.apiserver.auth.authorization import MASTERS, Authorizer
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import negotiation
 from berg.apiserver.rest import NotServed, Resources
-from berg.machinery import status
+from berg.machinery import duration, status
 from berg.machinery.status import ApiError
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ class Chain:
             from berg.apiserver.auth import impersonation
 
             request.user = impersonation.impersonate(request, self.authorizer)
+        if request.raw_query and "timeout=" in request.raw_query and not request.info.long_running:
+            _check_timeout(request.arg("timeout"))
         if self.audit is not None:
             return await self.audit.around(request, self._admitted_by_flow_control)
         return await self._admitted_by_flow_control(request)
@@ -118,6 +120,14 @@ class Chain:
             if answered is not None:
                 return answered
         raise NotServed
+
+
+def _check_timeout(text: str) -> None:
+    try:
+        if text:
+            duration.parse(text)
+    except ValueError as e:
+        raise status.bad_request(f"invalid timeout specified in the request URL - {e}") from None
 
 
 def _selectors(request: Request) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from berg.apiserver.health import Health
 
 CACHES, CUSTOM, ALLOCATION, AGGREGATOR, REGISTERED = "caches", "custom", "allocation", "aggregator", "registered"
 _HOOKS = {
-    CACHES: ("generic-apiserver-start-informers", "start-apiserver-admission-initializer"),
+    CACHES: ("storage-readiness", "generic-apiserver-start-informers", "start-apiserver-admission-initializer"),
     CUSTOM: ("start-apiextensions-informers", "start-apiextensions-controllers", "crd-informer-synced"),
     ALLOCATION: ("start-service-ip-repair-controllers",),
     AGGREGATOR: (

@@ -110,10 +110,13 @@ def _walk(node: _Node, path: str, value: Any, old: Any, errors: list[FieldError]
             _ask(rule, node, path, value, old, errors)
     if isinstance(value, dict):
         for name, inner in value.items():
-            child = node.properties.get(name) or node.additional
+            child = node.properties.get(name)
+            below = f"{path}.{name}" if path else name
+            if child is None and node.additional is not None:
+                child, below = node.additional, f"{path}[{name}]"
             if child is not None:
                 before = old.get(name, _MISSING) if isinstance(old, dict) else _MISSING
-                _walk(child, f"{path}.{name}" if path else name, inner, before, errors, same)
+                _walk(child, below, inner, before, errors, same)
     elif isinstance(value, list) and node.items is not None:
         known = _by_keys(node, old)
         for i, inner in enumerate(value):

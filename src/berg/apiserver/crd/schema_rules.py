@@ -49,7 +49,7 @@ def _node(schema: Any, path: str, errors: list[FieldError], *, level: str) -> No
     _type(schema, path, errors, level)
     _forbidden(schema, path, errors)
     _lists(schema, path, errors)
-    _rules(schema, path, errors)
+    _rules(schema, path, errors, root=level == "root")
     _default(schema, path, errors)
     if schema.get("pattern"):
         try:
@@ -204,8 +204,9 @@ def _lists(schema: Obj, path: str, errors: list[FieldError]) -> None:
             errors.append(status.required(f"{at}.default", why))
 
 
-def _rules(schema: Obj, path: str, errors: list[FieldError]) -> None:
+def _rules(schema: Obj, path: str, errors: list[FieldError], *, root: bool) -> None:
     from berg.apiserver.cel import CompileError, compile_expression
+    from berg.apiserver.crd.rule_fields import undefined
 
     for i, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
         at = f"{path}.x-kubernetes-validations[{i}]"
@@ -224,6 +225,11 @@ def _rules(schema: Obj, path: str, errors: list[FieldError]) -> None:
                 compile_expression(rule[name])
             except CompileError as e:
                 errors.append(status.invalid_value(f"{at}.{name}", rule, f"compilation failed: {e}"))
+                continue
+            unknown = undefined(rule[name], schema, root=root, optional_old=bool(rule.get("optionalOldSelf")))
+            if unknown:
+                why = f"compilation failed: {chr(10).join(unknown)}"
+                errors.append(status.invalid_value(f"{at}.{name}", rule, why))
 
 
 def _default(schema: Obj, path: str, errors: list[FieldError]) -> None:

@@ -86,6 +86,8 @@ async def _store(call: Call, obj: Obj) -> CacheEntry:
     key = registry.key(call.namespace, name)
     cacher = registry.cacher or await registry.open()
     prune_empty_meta(obj)
+    if obj["metadata"].pop("resourceVersion", None) not in (None, "", "0"):
+        raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
     if registry.convert_custom is not None:
         obj = (await registry.convert_custom([obj], registry.storage))[0]
     if call.dry_run:

@@ -200,7 +200,8 @@ def _finalizers(call: Call, obj: Obj, options: Obj) -> list[str]:
     elif policy is not None:
         wanted = {"Orphan": ORPHAN, "Foreground": FOREGROUND}.get(policy, "")
     else:
-        wanted = next((f for f in finalizers if f in (ORPHAN, FOREGROUND)), "")
+        unsaid = ORPHAN if call.registry.strategy.orphans else ""
+        wanted = next((f for f in finalizers if f in (ORPHAN, FOREGROUND)), unsaid)
     kept = [f for f in finalizers if f not in (ORPHAN, FOREGROUND)]
     if wanted:
         kept.append(wanted)

@@ -63,6 +63,8 @@ class Strategy:
     """metadata.generation starts at 1 and rises when anything but metadata and status changes"""
     allow_create_on_update = False
     allow_unconditional_update = True
+    orphans = False
+    """a deletion that says nothing of its dependents leaves them (as upstream once began with)"""
     graceful = False
     """deletion may take a grace period (pods)"""
     generate_name_limit = 63

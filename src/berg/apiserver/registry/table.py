@@ -56,7 +56,7 @@ def table(
         "kind": "Table",
         "apiVersion": f"meta.k8s.io/{version}",
         "metadata": metadata,
-        "columnDefinitions": definitions(columns) if with_columns else [],
+        "columnDefinitions": definitions(columns) if with_columns else None,
         "rows": [_row(strategy, columns, obj, include, version) for obj in objs],
     }
 

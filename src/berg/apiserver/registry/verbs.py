@@ -26,7 +26,7 @@ from berg.apiserver.registry.views import WHOLE, View
 from berg.apiserver.requestinfo import RequestInfo, is_true
 from berg.machinery import status
 from berg.machinery.resources import Resource
-from berg.machinery.status import ApiError, Obj
+from berg.machinery.status import Obj
 from berg.storage.cacher import CacheEntry, TooLargeResourceVersion
 
 
@@ -156,8 +156,6 @@ async def create(request: Request, registry: Registry, resource: Resource) -> Re
     call = make_call(request, registry, resource, options, options.obj("CreateOptions"))
     obj = decoding.decode(request, registry, resource, options.field_validation, call.warnings)
     meta = obj["metadata"]
-    if meta.get("resourceVersion") not in (None, "", "0"):
-        raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
     call.name = meta.get("name") or ""
     if not registry.storage.group and registry.storage.plural == "namespaces":
         call.context.namespace = call.name

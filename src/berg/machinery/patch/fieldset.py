@@ -155,6 +155,22 @@ def paths(a: FieldSet, prefix: Path = ()) -> Iterator[Path]:
             yield from paths(a[element], (*prefix, element))
 
 
+def ordered(a: FieldSet) -> FieldSet:
+    """The same set in the order in which it is written: the member itself, then what lies below by name."""
+    below = {element: ordered(inner) if inner else inner for element, inner in a.items()}
+    elements = sorted(a, key=_rank)
+    if elements == list(a) and all(below[e] is a[e] for e in elements):
+        return a
+    return {e: below[e] for e in elements}
+
+
+def _rank(element: str) -> tuple[int, int, str]:
+    if element == ".":
+        return (-1, 0, "")
+    index = element[2:]
+    return ("fkvi".find(element[0]), int(index) if element[0] == "i" and index.isdigit() else 0, index)
+
+
 def of_paths(*members: Path) -> FieldSet:
     found: FieldSet = {}
     for path in members:

@@ -89,7 +89,7 @@ def write(managed: Managed) -> list[Obj]:
         if entry.time:
             written["time"] = entry.time
         written["fieldsType"] = "FieldsV1"
-        written["fieldsV1"] = entry.fields
+        written["fieldsV1"] = fieldset.ordered(entry.fields)
         if who.subresource:
             written["subresource"] = who.subresource
         entries.append(written)
