@@ -271,6 +271,17 @@ def _opt_index(value: Any, key: Any) -> Any:
         return cel.OptionalValue.none()
 
 
+# ---- comprehensions of two variables
+
+
+def _two_keys(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, dict) else list(range(len(value)))
+
+
+def _two_map(keys: list[Any], values: list[Any]) -> dict[Any, Any]:
+    return dict(zip(keys, values, strict=True))
+
+
 def all_functions() -> dict[str, Callable[..., Any]]:
     formats = {f"format.{name}": (lambda name=name: {"_": "format", "name": name}) for name in _FORMATS}
     return {
@@ -332,6 +343,9 @@ def all_functions() -> dict[str, Callable[..., Any]]:
         "patch": lambda v: _order(v)[2],
         "optSelect": _opt_select,
         "optIndex": _opt_index,
+        "twoKeys": _two_keys,
+        "twoAt": lambda value, key: value[key],
+        "twoMap": _two_map,
         **authorizer.functions(),
         **formats,
     }

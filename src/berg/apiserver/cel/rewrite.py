@@ -7,6 +7,11 @@ cel.bind(x, e, body) →  [e].map(x, body)[0]
 
 from __future__ import annotations
 
+import re
+
+_TWO = re.compile(
+    r"\.(all|exists|existsOne|exists_one|transformList|transformMap)\(\s*([A-Za-z_]\w*)\s*,\s*([A-Za-z_]\w*)\s*,"
+)
 _OPENING, _CLOSING = {")": "(", "]": "[", "}": "{"}, {"(": ")", "[": "]", "{": "}"}
 
 
@@ -17,6 +22,8 @@ def rewrite(text: str) -> str:
         text = _optional_indexes(text)
     if "cel.bind(" in text:
         text = _binds(text)
+    if _TWO.search(text):
+        text = _two_variables(text)
     return text
 
 
@@ -94,6 +101,48 @@ def _matching(text: str, opening: int, inside: list[bool]) -> int:
         if depth == 0:
             return i
     return len(text) - 1
+
+
+def _arguments(text: str, opening: int, end: int, inside: list[bool]) -> list[str]:
+    """What stands between a call's parentheses, split at its commas."""
+    parts, depth, start = [], 0, opening + 1
+    for i in range(opening + 1, end):
+        if inside[i]:
+            continue
+        depth += (text[i] in _CLOSING) - (text[i] in _OPENING)
+        if text[i] == "," and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    return [*parts, text[start:end].strip()]
+
+
+def _two_variables(text: str) -> str:
+    """Comprehensions over key and value (or index and element) become nested ones over one variable."""
+    position = 0
+    while (match := _TWO.search(text, position)) is not None:
+        inside = _strings(text)
+        at, opening = match.start(), text.index("(", match.start())
+        end = _matching(text, opening, inside)
+        name, (key, value, *rest) = match.group(1), _arguments(text, opening, end, inside)
+        if inside[at] or not rest:
+            position = match.end()
+            continue
+        start = _receiver(text, at, inside)
+        of = text[start:at]
+        one = f"[twoAt({of}, {key})]"
+        keys, body = f"twoKeys({of})", rest[-1]
+        if name.startswith("transform"):
+            if len(rest) == 2:
+                keys = f"{keys}.filter({key}, {one}.exists({value}, {rest[0]}))"
+            new = f"{keys}.map({key}, {one}.map({value}, {body})[0])"
+            if name == "transformMap":
+                new = f"twoMap({keys}, {new})"
+        else:
+            macro = {"existsOne": "exists_one"}.get(name, name)
+            inner = "exists" if macro == "exists_one" else macro
+            new = f"{keys}.{macro}({key}, {one}.{inner}({value}, {body}))"
+        text = text[:start] + new + text[end + 1 :]
+    return text
 
 
 def _binds(text: str) -> str:
