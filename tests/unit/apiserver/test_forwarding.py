@@ -155,7 +155,7 @@ async def test_an_aggregated_server(served: Served, tmp_path: Path) -> None:
                 break
             await asyncio.sleep(0.01)
     things = "/apis/metrics.example.com/v1/namespaces/default/things/x"
-    _, seen = await served.ask("GET", things)
+    _, seen = await served.ask("GET", things, x_remote_group="system:masters\nothers")
     assert (seen["path"], seen["user"], seen["groups"]) == (things, "admin", list(ADMIN.groups))
     groups = [g["name"] for g in (await served.get("/apis"))["groups"]]
     assert "metrics.example.com" in groups

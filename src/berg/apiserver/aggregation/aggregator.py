@@ -194,14 +194,19 @@ class Aggregator:
 
 
 def _identity(user: User) -> dict[str, str]:
-    headers = {"X-Remote-User": user.name}
+    headers = {"X-Remote-User": _one_line(user.name)}
     if user.uid:
-        headers["X-Remote-Uid"] = user.uid
+        headers["X-Remote-Uid"] = _one_line(user.uid)
     if user.groups:
-        headers["X-Remote-Group"] = "\n".join(user.groups)
+        headers["X-Remote-Group"] = "\n".join(map(_one_line, user.groups))
     for key, values in user.extra.items():
-        headers[f"X-Remote-Extra-{quote(key, safe='')}"] = "\n".join(values)
+        headers[f"X-Remote-Extra-{quote(key, safe='')}"] = "\n".join(map(_one_line, values))
     return headers
+
+
+def _one_line(value: str) -> str:
+    """No name can smuggle in another header, or another group."""
+    return value.replace("\r", " ").replace("\n", " ")
 
 
 def _aggregated(group: str, version: str, listed: list[Obj]) -> list[Obj]:

@@ -3,6 +3,7 @@
 a.?b.?c.orValue(x)   →  optSelect(optSelect(a, "b"), "c").orValue(x)
 a[?k]                →  optIndex(a, k)
 cel.bind(x, e, body) →  [e].map(x, body)[0]
+m.all(k, v, body)    →  twoKeys(m).all(k, [twoAt(m, k)].all(v, body))
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ _HOP = frozenset(
         "date",
     )
 )
+_NEVER_FORWARDED = ("impersonate-", "x-remote-")
+"""who asks is said by this server alone"""
 _CHUNK = 64 * 1024
 
 
@@ -116,7 +118,7 @@ def _head(request: Request, target: Target, extra: Mapping[str, str], upgrading:
     path = target.path + (f"?{target.query}" if target.query else "")
     lines = [f"{request.method} {path} HTTP/1.1", f"Host: {target.authority}"]
     for name, value in request.headers.items():
-        if name in _HOP or name.startswith("impersonate-"):
+        if name in _HOP or name.startswith(_NEVER_FORWARDED):
             continue
         lines += [f"{name}: {one}" for one in value.split("\n")]
     for name, value in extra.items():
