@@ -97,8 +97,13 @@ async def pod(served: Served) -> None:
     assert code == 200
 
 
-async def test_pods_and_services_are_reached(served: Served, plain: HTTPServer) -> None:
+async def test_pods_and_services_are_reached(
+    served: Served, plain: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await pod(served)
+    code, refused = await served.ask("GET", f"{NAMESPACE}/pods/proxy-p:{plain.port}/proxy/a")
+    assert code == 400 and refused["message"] == "address not allowed"
+    monkeypatch.setattr("berg.apiserver.subresources.proxy.check_address", lambda host: None)
     code, seen = await served.ask("GET", f"{NAMESPACE}/pods/proxy-p:{plain.port}/proxy/a/b?c=d")
     assert code == 200 and (seen["path"], seen["query"]) == ("/a/b", "c=d")
     redirected = await served.raw("GET", f"{NAMESPACE}/pods/proxy-p:{plain.port}/proxy")

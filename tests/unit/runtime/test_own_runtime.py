@@ -48,6 +48,11 @@ async def test_a_command_that_is_not_there(harness: Harness) -> None:
     assert "no-such-program" in status.message
 
 
+async def test_a_file_that_is_no_program(harness: Harness) -> None:
+    with pytest.raises(CRIError, match='exec: "/etc/passwd": permission denied'):
+        await harness.run("/etc/passwd")
+
+
 async def test_exec(harness: Harness) -> None:
     id = await harness.run("sleep", "1000")
     answer = await harness.exec(id, "sh", "-c", "echo out; echo err >&2; hostname; exit 7")

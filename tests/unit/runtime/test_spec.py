@@ -55,7 +55,7 @@ def test_environment_in_order_of_precedence() -> None:
     env = spec(envs=[pb.KeyValue(key="A", value=b"pod"), pb.KeyValue(key="B", value=b"x=y")], tty=True)["process"][
         "env"
     ]
-    assert sorted(env) == ["A=pod", "B=x=y", "HOSTNAME=pod", "PATH=/bin", "TERM=xterm"]
+    assert sorted(env) == ["A=pod", "B=x=y", "HOME=/", "HOSTNAME=pod", "PATH=/bin", "TERM=xterm"]
 
 
 def test_user_and_working_directory() -> None:

@@ -27,7 +27,7 @@ async def started(store, **more):
 
 @pytest.fixture
 async def ask(store):
-    from served_api import Served
+    from tests.unit.apiserver.served_api import Served
 
     server = await started(store, service_cluster_ip_range=["10.0.0.0/24"], service_node_port_range=(30000, 30002))
     yield Served(server, None).ask
@@ -97,7 +97,7 @@ async def test_node_ports(ask):
 
 
 async def test_what_is_stored_is_known_after_a_restart(store):
-    from served_api import Served
+    from tests.unit.apiserver.served_api import Served
 
     server = await started(store)
     _, made = await Served(server, None).ask("POST", SERVICES, service("a", type="NodePort"))
