@@ -7,6 +7,7 @@ Source: kubernetes pkg/registry/core/{node,pod,service}/…, k8s.io/apimachinery
 
 from __future__ import annotations
 
+import ipaddress
 import random
 
 from berg.apiserver.http.forward import Target, Unreachable, client_tls, forward, unavailable
@@ -83,11 +84,26 @@ async def _pod(registry: Registry, info: RequestInfo, path: str) -> Target:
     number = int(port) if port.isdigit() else 0
     if not number:
         number = _container_port(pod, port)
-    if not host:
-        raise status.bad_request("address not allowed")
+    check_address(host)
     return Target(
         host, number or (443 if scheme == "https" else 80), path, tls=client_tls() if scheme == "https" else None
     )
+
+
+def check_address(host: str) -> None:
+    """Nobody gets at what listens on this machine's own loopback by way of an object. Raises BadRequest."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    if (
+        address is None
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+    ):
+        raise status.bad_request("address not allowed")
 
 
 def _container_port(pod: Obj, name: str) -> int:
@@ -115,6 +131,7 @@ async def _service(registry: Registry, info: RequestInfo, path: str) -> Target:
     if spec.get("type") == "ExternalName":
         return Target(spec["externalName"], port["port"], path, tls=tls)
     host, number = await endpoint(registry.services, info.namespace, name, port.get("name") or "")
+    check_address(host)
     return Target(host, number, path, tls=tls)
 
 
