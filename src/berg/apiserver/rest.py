@@ -72,8 +72,11 @@ class Resources:
     ) -> Response:
         room = self.rooms.get((resource.group, resource.plural, info.subresource))
         if room is not None:
-            if info.subresource not in resource.subresources:
+            declared = resource.subresources.get(info.subresource)
+            if declared is None:
                 raise NotServed
+            if info.verb not in declared.verbs:  # what was authorized is what is done
+                raise _not_allowed(resource, info, request)
             handler: SubHandler = import_module(f"berg.apiserver.subresources.{room}").handle
             return await handler(request, registry, resource)
         view = view_of(registry, resource, info.subresource)

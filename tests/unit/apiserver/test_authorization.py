@@ -179,3 +179,17 @@ async def test_nodes_list_only_their_own_pods(served: Served) -> None:
         assert refused["message"].endswith("can only list/watch pods with spec.nodeName field selector")
     assert (await served.ask("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1", user=NODE))[0] == 200
     assert (await served.ask("GET", "/api/v1/nodes", user=NODE))[0] == 403
+
+
+async def test_reading_rights_do_nothing_but_read(served: Served) -> None:
+    """A subresource that acts is reached by the verb that its action needs, not by another that one may have."""
+    await served.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+    pods = "/api/v1/namespaces/default/pods"
+    await served.create(pods, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    await grant(served, [{"apiGroups": [""], "resources": ["pods/*", "serviceaccounts/*"], "verbs": ["get", "update"]}])
+    eviction = {"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "p"}}
+    for method in ("GET", "PUT"):
+        assert (await served.ask(method, f"{pods}/p/eviction", eviction, user=JOE))[0] == 405
+        token = "/api/v1/namespaces/default/serviceaccounts/default/token"
+        assert (await served.ask(method, token, {}, user=JOE))[0] == 405
+    assert (await served.ask("GET", f"{pods}/p"))[0] == 200
