@@ -13,6 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from berg.runtime.own import cgroups
 from berg.runtime.own import syscalls as sc
 from berg.runtime.own.launcher import new_namespaces
@@ -47,7 +49,9 @@ class Bundle:
         return Rootfs.load(self.path("mounts.json"))
 
     def error(self) -> str:
-        return oci_error(self.path("start.log")) or "the OCI runtime ended without a word"
+        with open(self.path("config.json"), "rb") as file:
+            program = orjson.loads(file.read())["process"]["args"][0]
+        return oci_error(self.path("start.log"), program) or "the OCI runtime ended without a word"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class OCIRuntime:
         return [*found, *arguments]
 
 
-def oci_error(path: str) -> str:
+def oci_error(path: str, program: str) -> str:
     """What the OCI runtime complained of, in words that upstream's users know; empty when it said nothing."""
     try:
         with open(path, errors="replace") as file:
@@ -85,6 +89,8 @@ def oci_error(path: str) -> str:
     if lines and re.search(r"opening file `.*/status['`]: No such file", lines[-1]):
         return "cannot exec in a stopped container"
     text = re.sub(r"^(.*level=error msg=)?\"?|\"$", "", lines[-1] if lines else "")
+    if text.startswith("open executable: "):
+        return f'exec: "{program}": {text.removeprefix("open executable: ").lower()}'
     return re.sub(
         r"executable file `([^`']*)['`] not found in \$PATH(: No such file or directory)?",
         r'exec: "\1": executable file not found in $PATH',

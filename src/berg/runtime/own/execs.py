@@ -155,7 +155,9 @@ class Execs:
                 hide_hybrid()
                 return _spawn_terminal(argv, base) if tty else _spawn_pipes(argv, base, stdin)
 
-        return await self._launcher.call(work)
+        process = await self._launcher.call(work)
+        process.program = command[0] if command else ""
+        return process
 
     # Attach
 
@@ -243,6 +245,7 @@ class ExecProcess:
     input: int
     base: str
     """The files of this exec: `.json`, `.pid`, `.log`."""
+    program: str = ""
     code: int | None = None
 
     async def wait(self) -> int:
@@ -270,7 +273,7 @@ class ExecProcess:
             return
         from berg.runtime.own.bundle import oci_error
 
-        text = oci_error(f"{self.base}.log")
+        text = oci_error(f"{self.base}.log", self.program)
         if text:
             what = "OCI runtime exec failed: exec failed: unable to start container process"
             raise CRIError(Code.UNKNOWN, f"failed to exec in container: {what}: {text}")

@@ -205,8 +205,8 @@ def arguments(config: pb.ContainerConfig, image: Image) -> list[str]:
     return found
 
 
-def environment(config: pb.ContainerConfig, image: Image, hostname: str) -> list[str]:
-    env = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+def environment(config: pb.ContainerConfig, image: Image, hostname: str, home: str) -> list[str]:
+    env = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname, "HOME": home}
     if config.tty:
         env["TERM"] = "xterm"
     for entry in image.env:
@@ -222,7 +222,7 @@ def _process(config: pb.ContainerConfig, given: Given, capabilities: dict[str, l
     process: Spec = {
         "terminal": config.tty,
         "args": arguments(config, given.image),
-        "env": environment(config, given.image, given.hostname),
+        "env": environment(config, given.image, given.hostname, given.user.home),
         "cwd": config.working_dir or given.image.working_dir or "/",
         "user": {
             "uid": given.user.uid,

@@ -23,6 +23,7 @@ class User:
     gid: int
     groups: tuple[int, ...]
     """Supplemental groups, sorted; the primary group is one of them, as upstream's runtimes have it."""
+    home: str = "/"
 
 
 class UnknownUser(Exception):
@@ -48,7 +49,8 @@ def resolve(layers: Sequence[str], image_user: str, security: pb.LinuxContainerS
     groups = {gid, *security.supplemental_groups}
     if security.supplemental_groups_policy == 0 and login:  # Merge: what the image says of its user counts too
         groups.update(int(row[2]) for row in group if len(row) > 3 and login in row[3].split(",") and row[2].isdigit())
-    return User(uid, gid, tuple(sorted(groups)))
+    home = next((row[5] for row in passwd if len(row) > 5 and row[2] == str(uid) and row[5].startswith("/")), "/")
+    return User(uid, gid, tuple(sorted(groups)), home)
 
 
 def _user(passwd: list[list[str]], name: str) -> tuple[int, int, str]:
