@@ -75,12 +75,12 @@ class FakeClock:
 
 def rfc3339(t: datetime) -> str:
     """`metav1.Time` on the wire: seconds, UTC, `Z`."""
-    return t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return t.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def rfc3339_micro(t: datetime) -> str:
     """`metav1.MicroTime` on the wire."""
-    return t.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return t.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:
