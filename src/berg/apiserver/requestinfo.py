@@ -95,7 +95,7 @@ def resolve(request: Request) -> RequestInfo:
                 info.verb = "list"
         elif verb == "delete":
             info.verb = "deletecollection"
-        if request.raw_query and info.verb in ("list", "watch", "deletecollection"):
+        if request.raw_query and info.verb in ("list", "watch"):
             info.name = _selected_name(request)
     return info
 

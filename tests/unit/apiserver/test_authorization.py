@@ -186,10 +186,36 @@ async def test_reading_rights_do_nothing_but_read(served: Served) -> None:
     await served.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
     pods = "/api/v1/namespaces/default/pods"
     await served.create(pods, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
-    await grant(served, [{"apiGroups": [""], "resources": ["pods/*", "serviceaccounts/*"], "verbs": ["get", "update"]}])
+    await grant(
+        served,
+        [{"apiGroups": [""], "resources": ["pods/eviction", "serviceaccounts/token"], "verbs": ["get", "update"]}],
+    )
     eviction = {"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "p"}}
     for method in ("GET", "PUT"):
         assert (await served.ask(method, f"{pods}/p/eviction", eviction, user=JOE))[0] == 405
         token = "/api/v1/namespaces/default/serviceaccounts/default/token"
         assert (await served.ask(method, token, {}, user=JOE))[0] == 405
     assert (await served.ask("GET", f"{pods}/p"))[0] == 200
+
+
+async def test_creating_by_apply_needs_the_right_to_create(served: Served) -> None:
+    await grant(served, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch", "get"]}])
+    path = "/api/v1/namespaces/default/configmaps/a?fieldManager=x"
+    applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}}
+    code, refused = await served.patch(path, applied, APPLY, user=JOE)
+    assert code == 403 and 'cannot create resource "configmaps"' in refused["message"]
+    assert (await served.patch(path, applied, APPLY))[0] == 201
+    assert (await served.patch(path, {**applied, "data": {"k": "v", "l": "w"}}, APPLY, user=JOE))[0] == 200
+
+
+async def test_watching_one_by_path_shows_one(served: Served) -> None:
+    for name in ("a", "b"):
+        await served.create("/api/v1/namespaces/default/configmaps", {"metadata": {"name": name}})
+    rule = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a"], "verbs": ["watch", "list"]}
+    await grant(served, [rule])
+    events = await served.watch("/api/v1/watch/namespaces/default/configmaps/a?timeoutSeconds=1", 1)
+    assert [e["object"]["metadata"]["name"] for e in events] == ["a"]
+    code, _ = await served.ask("GET", "/api/v1/namespaces/default/configmaps", user=JOE)
+    assert code == 403
+    listed = await served.get("/api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%3Da", user=JOE)
+    assert [i["metadata"]["name"] for i in listed["items"]] == ["a"]

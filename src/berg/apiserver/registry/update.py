@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import orjson
 
 from berg.apiserver.admission.interface import UPDATE, Attributes
+from berg.apiserver.auth import authorization
+from berg.apiserver.auth.authorization import AuthzAttributes
 from berg.apiserver.registry import create as creating
 from berg.apiserver.registry import fieldmanager, objectmeta
 from berg.apiserver.registry.call import Call
@@ -54,6 +56,7 @@ async def update(
         if entry is None:
             if not may_create or call.subresource:
                 raise registry.not_found(call.name)
+            await _may_create(call)
             obj = await transform(None)
             if obj["metadata"].get("uid"):
                 raise registry.conflict(call.name, _uid_mismatch(obj["metadata"]["uid"], ""))
@@ -69,6 +72,17 @@ async def update(
                 continue
             raise registry.not_found(call.name) from None
     raise registry.conflict(call.name)
+
+
+async def _may_create(call: Call) -> None:
+    """An update that creates needs the right to create, too. Raises Forbidden."""
+    services, r = call.registry.services, call.resource
+    if not call.admission or services.authorizer is None:
+        return
+    asked = AuthzAttributes(call.user, "create", r.group, r.version, r.plural, "", call.namespace, call.name)
+    verdict = services.authorizer.authorize(asked)
+    if not verdict.allowed:
+        raise authorization.forbidden(asked, verdict.reason)
 
 
 async def _update_once(

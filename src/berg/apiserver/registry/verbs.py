@@ -5,6 +5,7 @@ Source: k8s.io/apiserver pkg/endpoints/handlers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ from berg.apiserver.registry.strategy import Context
 from berg.apiserver.registry.views import WHOLE, View
 from berg.apiserver.requestinfo import RequestInfo, is_true
 from berg.machinery import status
+from berg.machinery.fields import FieldRequirement, FieldSelector
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 from berg.storage.cacher import CacheEntry, TooLargeResourceVersion
@@ -95,6 +97,10 @@ async def _not_older(registry: Registry, version: str) -> None:
 async def list_(request: Request, registry: Registry, resource: Resource) -> Response:
     info: RequestInfo = request.info
     options = list_options(request)
+    if len(info.parts) > 1:  # `/watch/…/NAME`: that object and no other
+        only = FieldRequirement("metadata.name", True, info.name)
+        requirements = (*options.field_selector.requirements, only)
+        options = replace(options, field_selector=FieldSelector(requirements))
     namespace = info.namespace if registry.storage.namespaced else ""
     if options.watch or info.verb == "watch":
         return await watching.watch(request, registry, resource, namespace, options)

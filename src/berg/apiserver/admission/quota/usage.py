@@ -17,7 +17,7 @@ from berg.apiserver.kinds.core.pod_spec.resources import (
     pod_requests,
     qos_class,
 )
-from berg.machinery import quantity
+from berg.machinery import deviceclaims, quantity
 from berg.machinery.clock import Clock, parse_rfc3339
 from berg.machinery.quantity import Quantity
 from berg.machinery.status import Obj
@@ -31,6 +31,7 @@ _MUST_BE_SET = frozenset({"cpu", "memory", "requests.cpu", "requests.memory", "l
 _SERVICE_RESOURCES = frozenset({"count/services", "services", "services.nodeports", "services.loadbalancers"})
 _CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
 _CLAIM_RESOURCES = frozenset({"count/persistentvolumeclaims", "persistentvolumeclaims", "requests.storage"})
+_DEVICE_CLAIMS = "resourceclaims.resource.k8s.io"
 _OLD_COUNTS = ("resourcequotas", "replicationcontrollers", "secrets", "configmaps")
 """kinds that are also counted under their bare name"""
 
@@ -51,7 +52,7 @@ def handles(a: Attributes) -> bool:
             if a.operation == UPDATE:
                 return is_terminating(a.obj or {}) != is_terminating(a.old or {})
             return a.operation == CREATE
-        case "services":
+        case "services" | "resourceclaims.resource.k8s.io":
             return not a.subresource and a.operation in (CREATE, UPDATE)
         case "persistentvolumeclaims":
             if a.subresource == "status":
@@ -77,6 +78,8 @@ def matching(group_resource: str, names: set[str]) -> set[str]:
             endings = tuple(f"{_CLASS_SUFFIX}{r}" for r in ("persistentvolumeclaims", "requests.storage"))
             return {n for n in names if n in _CLAIM_RESOURCES or n.endswith(endings)}
     wanted = {counts(group_resource)}
+    if group_resource == _DEVICE_CLAIMS:
+        wanted |= {n for n in names if n.endswith(deviceclaims.PER_CLASS)}
     if group_resource in _OLD_COUNTS:
         wanted.add(group_resource)
     return names & wanted
@@ -91,6 +94,9 @@ def usage(group_resource: str, obj: Obj, clock: Clock) -> Amounts:
         case "persistentvolumeclaims":
             return _claim(obj)
     used = {counts(group_resource): _ONE}
+    if group_resource == _DEVICE_CLAIMS:
+        for name, number in deviceclaims.devices(obj).items():
+            used[f"{name}{deviceclaims.PER_CLASS}"] = quantity.from_value(number)
     if group_resource in _OLD_COUNTS:
         used[group_resource] = _ONE
     return used
