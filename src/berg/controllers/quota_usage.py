@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from berg.controllers.objects import time_of
 from berg.controllers.pods import is_finished
-from berg.machinery import quantity
+from berg.machinery import deviceclaims, quantity
 from berg.machinery.quantity import Quantity
 from berg.machinery.status import Obj
 
@@ -20,6 +20,7 @@ ZERO = quantity.from_value(0)
 COMPUTE = ("cpu", "memory", "ephemeral-storage")
 CLASS = ".storageclass.storage.k8s.io/"
 CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
+DEVICE_CLAIMS = "resourceclaims.resource.k8s.io"
 OLD_COUNTS = frozenset({"configmaps", "resourcequotas", "replicationcontrollers", "secrets"})
 
 
@@ -31,6 +32,8 @@ def resource_of(name: str) -> str:
         return name
     if name.startswith("services"):
         return "services"
+    if name.endswith(deviceclaims.PER_CLASS):
+        return DEVICE_CLAIMS
     if name in ("persistentvolumeclaims", "requests.storage") or CLASS in name:
         return "persistentvolumeclaims"
     return "pods"
@@ -44,6 +47,10 @@ def usage(group_resource: str, obj: Obj, now: datetime) -> Amounts:
         return used | _service(obj)
     if group_resource == "persistentvolumeclaims":
         return used | _claim(obj)
+    if group_resource == DEVICE_CLAIMS:
+        return used | {
+            f"{name}{deviceclaims.PER_CLASS}": quantity.from_value(n) for name, n in deviceclaims.devices(obj).items()
+        }
     if group_resource in OLD_COUNTS:
         used[group_resource] = ONE
     return used

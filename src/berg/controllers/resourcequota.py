@@ -16,7 +16,7 @@ from berg.machinery import meta, quantity
 from berg.machinery.resources import Resource, builtin, resource
 from berg.machinery.status import Obj
 
-WHOLE = ("pods", "services", "persistentvolumeclaims")
+WHOLE = ("pods", "services", "persistentvolumeclaims", counting.DEVICE_CLAIMS)
 """of these more than their number is counted"""
 
 
