@@ -7,7 +7,7 @@ import pytest
 from berg.apiserver.auth.authorization import AuthzAttributes
 from berg.apiserver.auth.rbac import RBACAuthorizer, Rule, describe, uncovered
 from berg.apiserver.http.message import User
-from tests.unit.apiserver.served_api import Served
+from tests.unit.apiserver.served_api import APPLY, Served
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 JOE = User("joe", groups=("system:authenticated",))
