@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not os.path.exists("/bin/busybox"), reason="needs busybox-static"),
 ]
 PODS = resource("pods")
+CGROUP = f"/berg-test-{os.getpid()}"
 
 
 class Loopback:
@@ -77,6 +79,13 @@ def image(tmp_path):
     return str(path)
 
 
+def remove_cgroups():
+    for root in (CGROUP[1:], "*/" + CGROUP[1:]):
+        for found in Path("/sys/fs/cgroup").glob(root):
+            for directory, _, _ in os.walk(found, topdown=False):
+                os.rmdir(directory)
+
+
 class Node:
     """One cluster with one real node; the runtime outlives kubelets."""
 
@@ -89,9 +98,9 @@ class Node:
         from berg.runtime.own.runtime import BergRuntime
 
         await self.cluster.start()
-        state = f"/run/berg-test-{os.getpid()}"
+        self.state = f"/run/berg-test-{os.getpid()}"
         self.runtime = BergRuntime(
-            OwnConfig(root=str(self.dir / "runtime"), state=state, default_cgroup_parent="/berg-test"), Loopback()
+            OwnConfig(root=str(self.dir / "runtime"), state=self.state, default_cgroup_parent=CGROUP), Loopback()
         )
         await self.runtime.start()
         await self.runtime.images.import_archive(image(self.dir))
@@ -107,7 +116,7 @@ class Node:
             container_log_links_dir=str(self.dir / "links"),
             port=0,
             healthz_port=0,
-            cgroup_root="/berg-test",
+            cgroup_root=CGROUP,
             static_pod_path=str(self.dir / "manifests"),
             tls_cert_file=str(directory / "n1.crt"),
             tls_private_key_file=str(directory / "n1.key"),
@@ -136,6 +145,8 @@ class Node:
         await self.kubelet.stop()
         await self.runtime.stop()
         await self.cluster.stop()
+        remove_cgroups()
+        shutil.rmtree(self.state)
 
     async def run(self, name, command, **spec):
         await self.cluster.client.create(PODS, a_pod(name, command, **spec))
