@@ -12,6 +12,7 @@ from typing import Any
 
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.network import PodNetwork, PodNetworkRequest, PodNetworkResult
+from berg.runtime.own import cgroups
 from berg.runtime.own.config import OwnConfig
 from berg.runtime.own.runtime import BergRuntime
 
@@ -133,6 +134,7 @@ class Harness:
     async def remove_all(self) -> None:
         for sandbox in (await self.runtime.list_pod_sandbox(pb.ListPodSandboxRequest())).items:
             await self.runtime.remove_pod_sandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id))
+        cgroups.remove(self.config.default_cgroup_parent)  # a kubelet's part
 
     async def _exited(self, id: str) -> bool:
         return (await self.status(id)).state == pb.CONTAINER_EXITED
