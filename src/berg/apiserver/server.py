@@ -292,6 +292,9 @@ class APIServer:
             "AlwaysAllow": authorization.AlwaysAllow,
             "AlwaysDeny": authorization.AlwaysDeny,
         }
+        for mode in self.config.authorization_mode:
+            if mode not in known:
+                raise ValueError(f'authorization-mode: "{mode}" is not one of {", ".join(known)}')
         return [known[mode]() for mode in self.config.authorization_mode]
 
     def _node_authorizer(self) -> authorization.Authorizer:

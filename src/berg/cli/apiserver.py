@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import signal
 from pathlib import Path
@@ -113,12 +114,24 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     try:
         await server.start()
-    except OSError as e:
-        raise click.ClickException(f"cannot listen on {config.bind_address}:{config.secure_port}: {e}") from None
+    except (OSError, ValueError) as e:
+        await server.stop()
+        raise click.ClickException(_explained(e, config)) from None
     if config.data_dir:
         _write_kubeconfig(Path(config.data_dir), server.port)
     await stop.wait()
     await server.stop()
+
+
+def _explained(e: Exception, config: Config) -> str:
+    """What is wrong, for who typed the command."""
+    if (
+        isinstance(e, OSError)
+        and e.filename is None
+        and e.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
+    ):
+        return f"cannot listen on {config.bind_address}:{config.secure_port}: {e.strerror or e}"
+    return str(e)
 
 
 def _write_kubeconfig(data_dir: Path, port: int) -> None:
