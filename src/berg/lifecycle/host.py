@@ -16,6 +16,7 @@ from pathlib import Path
 
 from berg.lifecycle.errors import LifecycleError
 
+LOOPBACK = "127.0.0.1"
 _SEARCH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"))
 
 
@@ -104,7 +105,7 @@ def _install(needs: list[Need], say: Callable[[str], None]) -> None:
 
 
 def address() -> str:
-    """The machine's address as others see it: the source of its default route, else any global one, else loopback.
+    """The machine's address as others see it: the source of its default route, else loopback.
 
     No packet is sent: connecting a datagram socket only asks the routing table.
     """
@@ -113,7 +114,7 @@ def address() -> str:
             probe.connect(("198.51.100.1", 9))  # documentation's range: never on the link itself
             return str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1"
+            return LOOPBACK
 
 
 def hostname() -> str:

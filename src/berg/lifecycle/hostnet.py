@@ -22,15 +22,20 @@ def address(index: int, number: int) -> str:
     return f"172.30.{index}.{number}"
 
 
+def _bridged(spec: ClusterSpec) -> bool:
+    """Whether the first node has its address on the bridge: for neighbours, or because the machine has none."""
+    return bool(spec.nodes) and spec.nodes[0].address == address(spec.index, 1)
+
+
 def node_bridge(spec: ClusterSpec) -> str:
     return f"{spec.bridge}-n"
 
 
 def ensure(spec: ClusterSpec) -> None:
     """Makes what is missing; repairs nothing that is there. Needs root."""
-    remote = [n for n in spec.nodes if n.netns]
-    if not remote:
+    if not _bridged(spec):
         return
+    remote = [n for n in spec.nodes if n.netns]
     from pyroute2 import IPRoute, netns
 
     with IPRoute() as ip:
@@ -87,9 +92,9 @@ def enter(name: str) -> None:
 
 def remove(spec: ClusterSpec) -> None:
     """Takes all of it away; it is fine when there is none."""
-    remote = [n for n in spec.nodes if n.netns]
-    if not remote:
+    if not _bridged(spec):
         return
+    remote = [n for n in spec.nodes if n.netns]
     from pyroute2 import IPRoute, netns
 
     for node in remote:

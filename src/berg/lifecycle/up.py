@@ -72,14 +72,15 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
                 if not node.netns:  # another cluster may have taken the port meanwhile
                     node.kubelet_port = host.free_port(node.kubelet_port)
             address = host.address()
-            if len(spec.nodes) < 2 and spec.advertise_address != address:
+            own = not spec.nodes or spec.nodes[0].address == spec.advertise_address == address
+            if len(spec.nodes) < 2 and address != host.LOOPBACK and not own:
                 progress.note(f"The machine's address is now {address} (was {spec.advertise_address})")
                 spec.advertise_address = address
                 for node in spec.nodes:
                     node.address = address
             spec.write(layout.spec)
         return spec
-    if any(layout.store.glob("*")) if layout.store.is_dir() else False:
+    if layout.store.is_dir() and any(layout.store.glob("*")):
         raise BadDataDir(
             f"{layout.root} has data but no spec.json",
             "Put the file back from a copy, or start anew with: berg down --purge",
@@ -106,6 +107,9 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
 def _nodes_wanted(spec: ClusterSpec, count: int) -> list[NodeSpec]:
     """The machine itself, and network namespaces for the rest."""
     first = host.hostname()
+    if count == 1 and spec.advertise_address == host.LOOPBACK:
+        # Pods can't reach loopback; the bridge's address is one they can.
+        return [NodeSpec(first, hostnet.address(spec.index, 1), kubelet_port=host.free_port(10250))]
     if count == 1:
         return [NodeSpec(first, spec.advertise_address, kubelet_port=host.free_port(10250))]
     if spec.runtime == "containerd":
