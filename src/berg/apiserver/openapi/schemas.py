@@ -144,7 +144,7 @@ def gvk(group: str, version: str, kind: str) -> Obj:
 
 @cache
 def _definitions() -> dict[str, Any]:
-    """Upstream's definitions with their words, from PyPI's kubernetes-validate when it is installed."""
+    """Upstream's definitions with their words, from the package kubernetes-validate when it is installed."""
     from importlib.util import find_spec
 
     spec = find_spec("kubernetes_validate")
