@@ -41,6 +41,8 @@ def ensure(spec: ClusterSpec) -> None:
     with IPRoute() as ip:
         bridge = _link(ip, node_bridge(spec), kind="bridge")
         _address(ip, bridge, spec.nodes[0].address)
+        # Without a default route the machine itself would not even try to reach a service.
+        ip.route("replace", dst=spec.service_cidr, oif=bridge)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         for node in remote:
             if node.netns not in netns.listnetns():
