@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from berg.cli.role import ApiGate
+from berg.cli.gate import ApiGate
 from berg.client.rest import Client
 from berg.dns.server import Config as DNSConfig
 from berg.dns.server import DNSServer
