@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from berg.lifecycle.remains import unmount_below
+from berg.lifecycle.spec import ClusterSpec
 
 from .conftest import BERG, Cluster, eventually, run
 
@@ -171,11 +172,12 @@ def _forget_everything(cluster: Cluster) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
 
-    state = Path("/run/berg") / cluster.name
+    spec = ClusterSpec.read(cluster.directory / "spec.json")
+    state = Path("/run/berg") / spec.unique
     kill(f"berg.lifecycle.supervisor {cluster.directory}")
     kill(f"berg.cli.role [a-z0-9-]* {cluster.directory}")
     kill(str(state))
-    for procs in Path("/sys/fs/cgroup").glob(f"**/berg-{cluster.name}/**/cgroup.procs"):
+    for procs in Path("/sys/fs/cgroup").glob(f"**/berg-{spec.unique}/**/cgroup.procs"):
         for pid in procs.read_text().split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
@@ -183,9 +185,8 @@ def _forget_everything(cluster: Cluster) -> None:
         assert unmount_below(place) == []
     shutil.rmtree(state)
     shutil.rmtree(cluster.directory / "run")
-    spec = json.loads((cluster.directory / "spec.json").read_text())
-    subprocess.run(["ip", "link", "del", f"berg{spec['index']}"], check=True)
-    subprocess.run(["nft", "delete", "table", "inet", f"berg-{cluster.name}-cni"], check=True)
+    subprocess.run(["ip", "link", "del", spec.bridge], check=True)
+    subprocess.run(["nft", "delete", "table", "inet", f"berg-{spec.unique}-cni"], check=True)
 
 
 def _exec(cluster: Cluster, namespace: str) -> subprocess.CompletedProcess[str]:

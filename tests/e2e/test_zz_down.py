@@ -33,7 +33,7 @@ def traces(directory: Path) -> dict[str, set[str]]:
         "rules": lines("nft", "list", "tables"),
         "routes": lines("ip", "route"),
         "addresses": lines("ip", "-o", "address", "show", "dev", "lo"),
-        "cgroups": groups(f"berg-{directory.name}") | groups(f"*/berg-{directory.name}"),
+        "cgroups": groups(f"berg-{directory.name}*") | groups(f"*/berg-{directory.name}*"),
     }
 
 

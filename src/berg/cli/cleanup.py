@@ -30,7 +30,7 @@ async def _nodes(layout: Layout, spec: ClusterSpec) -> None:
         if isinstance(network, BridgeNetwork):
             await destroy(own_config(layout, spec, node), network)
         else:
-            await _end_pods(spec, f"/berg-{spec.name}")
+            await _end_pods(spec, f"/berg-{spec.unique}")
         if not node.netns:  # the rest goes with the namespace
             await network.destroy()
 
@@ -73,8 +73,8 @@ def remains(layout: Layout, spec: ClusterSpec) -> None:
     from berg.lifecycle.remains import remove_groups, remove_tree, unmount_below
 
     unmount_below(layout.root)
-    remove_tree(Path("/run/berg") / layout.root.name)
-    remove_groups(f"berg-{spec.name}")
+    remove_tree(Path("/run/berg") / spec.unique)
+    remove_groups(f"berg-{spec.unique}")
 
 
 CLEANERS: list[Cleaner] = [containers_and_networks, rules, remains]

@@ -28,14 +28,14 @@ def proxy_table(spec: ClusterSpec) -> str:
     return "kube-proxy" if spec.index == 0 else f"kube-proxy-{spec.index}"
 
 
-def runtime_state(layout: Layout, node: NodeSpec) -> Path:
+def runtime_state(spec: ClusterSpec, node: NodeSpec) -> Path:
     """What a reboot ends lies where a reboot clears it."""
-    return Path("/run/berg") / layout.root.name / node.name
+    return Path("/run/berg") / spec.unique / node.name
 
 
 def cgroup_root(spec: ClusterSpec, node: NodeSpec) -> str:
     """Nodes on one machine must not take one another's groups for orphans."""
-    return f"/berg-{spec.name}/{node.name}"
+    return f"/berg-{spec.unique}/{node.name}"
 
 
 def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
@@ -67,9 +67,9 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
 
 def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> BridgeNetwork | ConflistNetwork:
     if spec.runtime == "containerd":
-        return ConflistNetwork(spec.name, spec.bridge)
+        return ConflistNetwork(spec.unique, spec.bridge)
     return BridgeNetwork(
-        spec.name, str(layout.node(node.name) / "cni"), cluster_cidrs=[spec.pod_cidr], bridge=spec.bridge
+        spec.unique, str(layout.node(node.name) / "cni"), cluster_cidrs=[spec.pod_cidr], bridge=spec.bridge
     )
 
 
@@ -91,7 +91,7 @@ def _runtime(
 def own_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> OwnConfig:
     return OwnConfig(
         root=str(layout.node(node.name) / "runtime"),
-        state=str(runtime_state(layout, node)),
+        state=str(runtime_state(spec, node)),
         default_cgroup_parent=cgroup_root(spec, node),
     )
 

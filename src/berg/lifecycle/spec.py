@@ -42,6 +42,11 @@ class ClusterSpec:
     kubernetes: str = KUBERNETES
 
     @property
+    def unique(self) -> str:
+        """What the cluster is called where clusters of other roots may have the same name: in the kernel, in /run."""
+        return self.name if self.index == 0 else f"{self.name}-{self.index}"
+
+    @property
     def service_cidr(self) -> str:
         return f"10.{96 + self.index}.0.0/16"
 

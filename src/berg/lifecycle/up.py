@@ -117,7 +117,7 @@ def _nodes_wanted(spec: ClusterSpec, count: int) -> list[NodeSpec]:
     nodes = [NodeSpec(first, hostnet.address(spec.index, 1), kubelet_port=host.free_port(10250))]
     for number in range(2, count + 1):
         name = f"{first}-{number}"
-        nodes.append(NodeSpec(name, hostnet.address(spec.index, number), netns=f"berg-{spec.name}-{number}"))
+        nodes.append(NodeSpec(name, hostnet.address(spec.index, number), netns=f"berg-{spec.unique}-{number}"))
     return nodes
 
 
