@@ -153,3 +153,13 @@ async def test_a_watch_by_label_in_one_namespace(served: Served) -> None:
     await served.create(MAPS, {"metadata": {"name": "b", "labels": {"n": "a"}}})
     (event,) = await served.watch(f"{MAPS}?watch=1&resourceVersion={first}&labelSelector=n%3Da", 1)
     assert event["object"]["metadata"]["name"] == "b"
+
+
+async def test_items_say_no_kind_however_many_there_are(served: Served) -> None:
+    for expected in ([], ["a"], ["a", "b"], ["a", "b", "c"]):
+        if expected:
+            await fill(served, expected[-1])
+        listed = await served.get(MAPS)
+        assert (listed["kind"], listed["apiVersion"]) == ("ConfigMapList", "v1")
+        assert names(listed) == expected
+        assert not any({"kind", "apiVersion"} & set(item) for item in listed["items"])

@@ -157,10 +157,9 @@ async def body(registry: Registry, resource: Resource, page: Page) -> bytes:
     if registry.custom:  # custom resources keep their kind in lists
         items = b",".join(await registry.many_raw(entries, resource))
     elif registry.is_stored_as(resource):
-        lead = f'{{"kind":"{resource.kind}","apiVersion":"{resource.api_version}",'.encode()
-        size = len(lead)
-        parts = [r[size:] if r.startswith(lead) else r[1:] for r in [e.raw for e in entries]]
-        items = b"{" + b",{".join(parts) if parts else b""
+        if entries:
+            return _joined(head, resource, [e.raw for e in entries])
+        items = b""
     else:
         objs = await registry.many_to_version([orjson.loads(e.raw) for e in entries], resource)
         for obj in objs:
@@ -168,3 +167,14 @@ async def body(registry: Registry, resource: Resource, page: Page) -> bytes:
             obj.pop("apiVersion", None)
         items = b",".join([orjson.dumps(o) for o in objs])
     return b"".join((head[:-1], b',"items":[', items, b"]}"))
+
+
+def _joined(head: bytes, resource: Resource, raws: list[bytes]) -> bytes:
+    """The list out of its items' stored bytes, less their kind and version. Each byte of 10,000 objects is copied
+    once: the items are views, and what stands before the first and behind the last goes into the one join."""
+    lead = f'{{"kind":"{resource.kind}","apiVersion":"{resource.api_version}",'.encode()
+    size = len(lead)
+    parts: list[bytes | memoryview] = [memoryview(r)[size if r.startswith(lead) else 1 :] for r in raws]
+    parts[0] = b"".join((head[:-1], b',"items":[{', parts[0]))
+    parts[-1] = b"".join((parts[-1], b"]}"))
+    return b",{".join(parts)
