@@ -171,7 +171,8 @@ def selectors(quota: Obj) -> list[Obj]:
 def in_scope(group_resource: str, selector: Obj, obj: Obj) -> bool:
     scope, spec = selector["scopeName"], obj.get("spec") or {}
     if group_resource == "persistentvolumeclaims" and scope == "VolumeAttributesClass":
-        return _selected(selector, spec.get("volumeAttributesClassName"))
+        names = attributes_classes(obj)
+        return any(_selected(selector, n) for n in names) if names else _selected(selector, None)
     if group_resource != "pods":
         return False
     match scope:
@@ -188,6 +189,20 @@ def in_scope(group_resource: str, selector: Obj, obj: Obj) -> bool:
         case "CrossNamespacePodAffinity":
             return any(t.get("namespaces") or t.get("namespaceSelector") is not None for t in _affinity_terms(spec))
     return False
+
+
+def attributes_classes(claim: Obj) -> set[str]:
+    """The classes that a claim wants, has, or is on its way to."""
+    spec, status = claim.get("spec") or {}, claim.get("status") or {}
+    return {
+        name
+        for name in (
+            spec.get("volumeAttributesClassName"),
+            status.get("currentVolumeAttributesClassName"),
+            (status.get("modifyVolumeStatus") or {}).get("targetVolumeAttributesClassName"),
+        )
+        if name
+    }
 
 
 def _best_effort(pod: Obj) -> bool:

@@ -55,6 +55,8 @@ class ResourceQuotaController(APIController):
 
     def _changed(self, name: str, old: Obj, new: Obj) -> None:
         ended = is_finished(new) and not is_finished(old) if name == "pods" else old.get("spec") != new.get("spec")
+        if name == "persistentvolumeclaims":
+            ended = ended or counting.attributes_classes(old) != counting.attributes_classes(new)
         if ended or meta.is_deleting(old) != meta.is_deleting(new):
             self._freed(name, new)
 
