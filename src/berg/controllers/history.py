@@ -8,9 +8,11 @@ Source: pkg/controller/history/controller_history.go.
 
 from __future__ import annotations
 
+import orjson
+
 from berg.client.informer import Informer
 from berg.client.rest import Client
-from berg.controllers.objects import by_age, copied
+from berg.controllers.objects import by_age
 from berg.controllers.ownership import Claims, api_ref, owned_or_orphans
 from berg.machinery import hashing, meta
 from berg.machinery.labels import Selector
@@ -95,7 +97,10 @@ class History:
 
 
 def revision_data(owner: Obj) -> Obj:
-    return {"spec": {"template": {**copied(owner["spec"]["template"]), "$patch": "replace"}}}
+    """With its keys in order: other programs compare the data's bytes with what Go would write."""
+    template = {**owner["spec"]["template"], "$patch": "replace"}
+    ordered: Obj = orjson.loads(orjson.dumps({"spec": {"template": template}}, option=orjson.OPT_SORT_KEYS))
+    return ordered
 
 
 def template_of(revision: Obj) -> Obj:
