@@ -105,6 +105,10 @@ class Cacher(Protocol):
     @property
     def revision(self) -> int: ...
 
+    def __len__(self) -> int:
+        """how many objects there are"""
+        ...
+
     def get(self, key: str) -> CacheEntry | None: ...
 
     async def wait_for(self, revision: int) -> None:

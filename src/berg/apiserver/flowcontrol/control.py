@@ -119,7 +119,7 @@ class FlowControl:
         registry = self._services.registries.get((info.api_group, info.resource))
         if registry is None or registry.cacher is None:
             return 1
-        return min(MAX_SEATS, max(1, math.ceil(len(registry.cacher) / OBJECTS_PER_SEAT)))  # type: ignore[arg-type]
+        return min(MAX_SEATS, max(1, math.ceil(len(registry.cacher) / OBJECTS_PER_SEAT)))
 
     # ---- which schema
 

@@ -127,8 +127,10 @@ class Services:
         registry = self.registries.get((resource.group, resource.plural))
         if registry is None:
             return []
-        listing = run_now(_opened(registry).list(namespace=namespace))
-        return [e.obj for e in listing.entries]
+        cacher = _opened(registry)
+        if not len(cacher):  # policies, webhooks, quotas: looked for at every write, and mostly there are none
+            return []
+        return [e.obj for e in run_now(cacher.list(namespace=namespace)).entries]
 
     def by_index(self, resource: Resource, index: str, value: str) -> Objects:
         """What an index of the cacher holds under `value`."""
