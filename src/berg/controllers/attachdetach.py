@@ -91,7 +91,8 @@ class AttachDetachController(APIController):
                 for pod in pods:
                     self.event(pod, "Warning", "FailedAttachVolume", text)
         for name, va in present.items():
-            if name not in wanted and not meta.is_deleting(va):
+            # One with another name was made by someone else, and is theirs to end.
+            if name not in wanted and name.startswith("csi-") and not meta.is_deleting(va):
                 await self._detach(key, va)
         await self._report(key, wanted, present)
 

@@ -5,6 +5,7 @@ Source: kubernetes pkg/registry/core/pod/rest/log.go, strategy.go (LogLocation).
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
 from berg.apiserver.http.forward import Unreachable, forward
@@ -16,6 +17,8 @@ from berg.apiserver.subresources.containers import choose
 from berg.machinery import status
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, FieldError, Obj
+from berg.machinery.streaming.handshake import Handshake, handshake_for_reader, is_websocket
+from berg.machinery.streaming.reader import serve_chunks
 
 _TEXT = "text/plain"
 
@@ -25,11 +28,12 @@ async def handle(request: Request, registry: Registry, resource: Resource) -> Re
     if info.verb != "get":
         raise status.method_not_supported("", "pods/log", info.verb)
     query = _query(request)
+    handshake = handshake_for_reader(request.method, request.headers) if is_websocket(request.headers) else None
     pod = (await registry.entry(info.namespace, info.name)).obj
     container = choose(pod, request.arg("container"))
     node = pod["spec"].get("nodeName")
     if not node:
-        return Response(200, b"", _TEXT)
+        return _answer(Response(200, b"", _TEXT), handshake)
     path = f"/containerLogs/{info.namespace}/{info.name}/{container}"
     target = kubelet.target(registry.services, node, path, urlencode(query))
     onward = Request("GET", request.path, headers={}, user=request.user)
@@ -40,7 +44,22 @@ async def handle(request: Request, registry: Registry, resource: Resource) -> Re
         raise status.internal_error(why) from None
     if response.status >= 300:
         raise _fault(response.status, await _text(response))
-    return Response(200, response.body, _TEXT, stream=response.stream)
+    return _answer(Response(200, response.body, _TEXT, stream=response.stream), handshake)
+
+
+def _answer(log: Response, handshake: Handshake | None) -> Response:
+    """The log as it is, or over the WebSocket that was asked for."""
+    if handshake is None:
+        return log
+    chunks = log.stream or _once(log.body)
+    return Response(
+        101, headers=handshake.headers, upgrade=lambda stream: serve_chunks(stream, handshake, chunks, ping=True)
+    )
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
 
 
 async def _text(response: Response) -> str:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from berg.machinery import duration
+from berg.machinery.clock import rfc3339, rfc3339_micro
 from berg.machinery.codec import json, wire
 from berg.machinery.codec.protobuf_encode import SCHEMA, wire_type
 from berg.machinery.codec.wire import BYTES, FIXED32, FIXED64, VARINT, Malformed
@@ -223,12 +224,12 @@ def _moment(value: bytes) -> datetime | None:
 
 def _dec_time(field: Field, value: Any, depth: int) -> Any:
     moment = _moment(value)
-    return moment and f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+    return moment and rfc3339(moment)
 
 
 def _dec_microtime(field: Field, value: Any, depth: int) -> Any:
     moment = _moment(value)
-    return moment and f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}"
+    return moment and rfc3339_micro(moment)
 
 
 def _dec_duration(field: Field, value: Any, depth: int) -> Any:
