@@ -18,7 +18,6 @@ from berg.machinery import status
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, FieldError, Obj
 from berg.machinery.streaming.handshake import Handshake, handshake_for_reader, is_websocket
-from berg.machinery.streaming.reader import serve_chunks
 
 _TEXT = "text/plain"
 
@@ -51,6 +50,8 @@ def _answer(log: Response, handshake: Handshake | None) -> Response:
     """The log as it is, or over the WebSocket that was asked for."""
     if handshake is None:
         return log
+    from berg.machinery.streaming.reader import serve_chunks
+
     chunks = log.stream or _once(log.body)
     return Response(
         101, headers=handshake.headers, upgrade=lambda stream: serve_chunks(stream, handshake, chunks, ping=True)
