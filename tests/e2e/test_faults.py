@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,18 +166,19 @@ def test_after_a_reboot_pods_start_again_where_they_were(cluster: Cluster, names
 
 
 def _forget_everything(cluster: Cluster) -> None:
-    def kill(pattern: str) -> None:
-        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
-        for pid in found:
-            if int(pid) != os.getpid():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-
     spec = ClusterSpec.read(cluster.directory / "spec.json")
     state = Path("/run/berg") / spec.unique
-    kill(f"berg.lifecycle.supervisor {cluster.directory}")
-    kill(f"berg.cli.role [a-z0-9-]* {cluster.directory}")
-    kill(str(state))
+    # All at once and until none is left: a process whose supervisor is gone starts another.
+    mine = f"berg.lifecycle.supervisor {cluster.directory}|berg.cli.role [a-z0-9-]+ {cluster.directory}|{state}/"
+
+    def killed() -> bool:
+        found = subprocess.run(["pgrep", "-f", mine], capture_output=True, text=True, check=False).stdout.split()
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        return not found
+
+    eventually(lambda: killed() and time.sleep(0.5) is None and killed(), "every process is gone")
     for procs in Path("/sys/fs/cgroup").glob(f"**/berg-{spec.unique}/**/cgroup.procs"):
         for pid in procs.read_text().split():
             with contextlib.suppress(ProcessLookupError):
