@@ -60,8 +60,7 @@ class Entry:
 
     @property
     def stale(self) -> bool:
-        """Whether the store would hold other bytes if this same object were written again (another encryption key):
-        an update that changes nothing must then be written all the same."""
+        """As `CacheEntry.stale` says; known once the bytes were decoded."""
         _ = self.raw
         return self._stale
 
@@ -126,4 +125,6 @@ def encode(obj: Obj, api_version: str, kind: str) -> bytes:
         metadata = {k: v for k, v in metadata.items() if k != "resourceVersion"}
     out = {"kind": kind, "apiVersion": api_version, "metadata": metadata, **obj}
     out["metadata"] = metadata
-    return orjson.dumps(out)
+    # A copy of its own size: what orjson returns still owns the buffer it was written in, some four times as large,
+    # and this is kept as long as the object and its history are.
+    return bytes(memoryview(orjson.dumps(out)))
