@@ -68,6 +68,12 @@ class CacheEntry(Protocol):
     @property
     def labels(self) -> dict[str, str]: ...
 
+    @property
+    def stale(self) -> bool:
+        """Whether the store would hold other bytes if this same object were written again (another encryption key):
+        an update that changes nothing must then be written all the same."""
+        ...
+
 
 @dataclass(slots=True, frozen=True)
 class Listing:

@@ -9,6 +9,8 @@ from berg.machinery.status import Obj
 
 
 class Unstored:
+    stale = False
+
     def __init__(self, key: str, obj: Obj, revision: int = 0) -> None:
         self.key = key
         self.obj = obj
