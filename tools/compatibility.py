@@ -16,7 +16,8 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "compatibility.md"
 BEGIN, END = "<!-- conformance: begin -->", "<!-- conformance: end -->"
-_TAGS = re.compile(r"\s*\[(?:It|Conformance|NodeConformance|LinuxOnly|Slow|Serial|Disruptive|Feature:[^]]*)\]")
+_TAGS = re.compile(r"\s*\[[^]]*\]")
+"""everything in brackets: groups, labels, requirements"""
 
 
 def results(reports: list[str]) -> dict[str, dict[str, str]]:
@@ -30,8 +31,7 @@ def results(reports: list[str]) -> dict[str, dict[str, str]]:
             if verdict is None or "[Conformance]" not in name:
                 continue
             group = re.search(r"\[(sig-[a-z-]+)\]", name)
-            text = re.sub(r"\s*\[sig-[a-z-]+\]\s*", "", _TAGS.sub("", name), count=1).strip()
-            text = re.sub(r"\s*\[[A-Za-z]+:[^]]*\]|\s*\[sig-[a-z-]+\]", "", text)
+            text = _TAGS.sub("", name).strip()
             found[group[1] if group else "other"][text] = verdict
     return found
 
