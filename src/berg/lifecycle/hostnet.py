@@ -59,6 +59,8 @@ def _connect(ip: Any, bridge: int, spec: ClusterSpec, node: NodeSpec) -> None:
         ip.link("del", index=found[0])
     ip.link("add", ifname=outside, kind="veth", peer={"ifname": "eth0", "net_ns_fd": node.netns})
     ip.link("set", index=ip.link_lookup(ifname=outside)[0], master=bridge, state="up")
+    # What a node sends to another's node port may lead back to itself; with bridge netfilter that is one port's way.
+    Path(f"/sys/class/net/{outside}/brport/hairpin_mode").write_text("1")
     with NetNS(node.netns) as inner:
         inner.link("set", index=inner.link_lookup(ifname="lo")[0], state="up")
         inside = inner.link_lookup(ifname="eth0")[0]
