@@ -31,23 +31,24 @@ def forget(ports: Sequence[ServicePort], family: int) -> int:
             node_ports.setdefault(p.node_port, set()).update(a for a, _ in p.external)
     deleted = 0
     try:
-        with NFCTSocket() as ct:
-            for entry in list(ct.dump(socket.AF_INET if family == 4 else socket.AF_INET6)):
+        with NFCTSocket(nfgen_family=socket.AF_INET if family == 4 else socket.AF_INET6) as ct:
+            for entry in list(ct.dump()):
                 original, reply = _tuple(entry, "CTA_TUPLE_ORIG"), _tuple(entry, "CTA_TUPLE_REPLY")
                 if original is None or reply is None or original[4] != socket.IPPROTO_UDP:
                     continue
-                targets = allowed.get((original[1], original[3])) or None
-                if (original[1], original[3]) in allowed:
-                    targets = allowed[original[1], original[3]]
-                elif original[3] in node_ports and reply[0] != original[1]:
-                    targets = node_ports[original[3]]
-                else:
-                    continue
-                if reply[0] in targets:
-                    continue
                 source, destination, sport, dport, protocol = original
+                targets = allowed.get((destination, dport))
+                if targets is None and reply[0] != destination:
+                    targets = node_ports.get(dport)
+                if targets is None or reply[0] in targets:
+                    continue
                 which = NFCTAttrTuple(
-                    saddr=source, daddr=destination, proto=protocol, sport=sport, dport=dport, attr="CTA_TUPLE_ORIG"
+                    family=socket.AF_INET if family == 4 else socket.AF_INET6,
+                    saddr=source,
+                    daddr=destination,
+                    proto=protocol,
+                    sport=sport,
+                    dport=dport,
                 )
                 ct.entry("del", tuple_orig=which)
                 deleted += 1

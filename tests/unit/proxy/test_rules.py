@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from berg.machinery.nftables import Nft
+from berg.proxy import conntrack
 from berg.proxy.model import ServicePort
 from berg.proxy.proxy import Config, _Rules
 
@@ -158,3 +159,18 @@ def test_six(kernel: _Rules) -> None:
     six.sync({"default/web": [port(cluster_ip="fd00::7", internal=(("fd01::1", 8080),), external=(), affinity_s=5)]})
     six.sync({"default/web": [port(cluster_ip="fd00::7", internal=(("fd01::1", 8080),), external=())]})
     six.close()
+
+
+def test_udp_flows_to_an_endpoint_that_is_gone_are_forgotten(kernel: _Rules) -> None:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(("10.0.0.1", 8080))
+    listener.settimeout(2)
+    udp = port(protocol="udp", internal=(("10.0.0.1", 8080),), external=())
+    kernel.sync({"default/web": [udp]})
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", ("10.96.0.7", 80))
+        assert listener.recv(10) == b"x"
+        assert conntrack.forget([udp], 4) == 0, "a flow to a present endpoint stays"
+        assert conntrack.forget([port(protocol="udp", internal=(("10.0.0.2", 8080),))], 4) == 1
+        assert conntrack.forget([port(protocol="udp", internal=(("10.0.0.2", 8080),))], 4) == 0, "it is gone"
+    listener.close()
