@@ -147,6 +147,21 @@ async def test_attach_sees_what_comes_and_gives_input_that_ends_once(harness: Ha
     await harness.until(lambda: not leftovers(str(harness.config.under_state("io", id))))
 
 
+async def test_input_that_ends_without_stdin_once_ends_the_session_and_not_the_container(harness: Harness) -> None:
+    def interactive(config: pb.ContainerConfig) -> None:
+        config.stdin = True
+
+    id = await harness.run("sh", "-c", "while read line; do echo got $line; done; echo end", adjust=interactive)
+    for line in (b"one", b"two"):
+        request = pb.AttachRequest(container_id=id, stdin=True, stdout=True)
+        async with connected((await harness.runtime.attach(request)).url) as client:
+            client.send(STDIN, line + b"\n")
+            await client.until(STDOUT, b"got " + line + b"\n")
+            client.send(CLOSE, bytes([STDIN]))
+            assert (await client.to_the_end())[STDOUT] == b"got " + line + b"\n"
+    assert (await harness.status(id)).state == pb.CONTAINER_RUNNING
+
+
 async def test_attach_to_a_terminal(harness: Harness) -> None:
     def terminal(config: pb.ContainerConfig) -> None:
         config.stdin = config.tty = True

@@ -17,7 +17,7 @@ import termios
 import tty as tty_module
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -168,11 +168,19 @@ class Execs:
         wanted = [("stdout", session.write_stdout, session.options.stdout)]
         if not container.config.tty:
             wanted.append(("stderr", session.write_stderr, session.options.stderr))
-        helpers = []
+        ends: list[asyncio.Task[Any]] = [
+            asyncio.create_task(running.exited.wait()),
+            asyncio.create_task(session.gone.wait()),
+        ]
+        helpers: list[asyncio.Task[None]] = []
         sinks: list[tuple[LogPump, Callable[[bytes], asyncio.Future[None] | None]]] = []
         if session.stdin is not None and container.config.stdin:
             fd = os.dup(running.pty) if container.config.tty else _open_fifo(running.streams.path("stdin"))
-            helpers.append(asyncio.create_task(self._attach_input(container, session, fd)))
+            entered = asyncio.create_task(self._attach_input(container, session, fd))
+            # Input that ends for good (stdin_once) waits for what the container makes of it. Otherwise the end of
+            # the client's input ends its session, and the container goes on. Source: containerd, ContainerIO.Attach
+            for_good = container.config.stdin_once and not container.config.tty
+            (helpers if for_good else ends).append(entered)
         if container.config.tty:
             helpers.append(
                 asyncio.create_task(_resize(session, running.pty, container.state.monitor_pid, monitor=True))
@@ -183,7 +191,6 @@ class Execs:
                 sink = _sink(write)
                 pump.sinks.add(sink)
                 sinks.append((pump, sink))
-        ends = [asyncio.create_task(running.exited.wait()), asyncio.create_task(session.gone.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
