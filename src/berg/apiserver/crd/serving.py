@@ -1,9 +1,9 @@
 """From a stored definition to a served resource, while the server runs.
 
-    a definition changes → names checked → resource installed → conditions written (Established)
+    a definition changes → names checked → conditions written (Established) → resource installed
     it is deleted → its objects deleted → the finalizer removed → resource gone
 
-One task takes the changes in order, so that a resource is installed before anyone reads that it is established.
+One task takes the changes in order; a resource is installed in the step after its definition reads as established.
 
 Source: k8s.io/apiextensions-apiserver pkg/controller (status, establish, finalizer), pkg/apiserver.
 """
@@ -93,8 +93,8 @@ class CustomResources:
         accepted, conditions = self._names(crd)
         established = _true(crd, "Established")
         all_accepted = all(c["status"] == "True" for c in conditions if c["type"] == "NamesAccepted")
-        if all_accepted or established:
-            self._install(crd)
+        served = all_accepted or established
+        if served:
             if not established:
                 conditions.append(
                     {
@@ -114,6 +114,9 @@ class CustomResources:
                 }
             )
         await self._write(name, accepted, conditions)
+        # Only now: who finds the resource served and then updates its definition must not meet our own write.
+        if served:
+            self._install(crd)
         if crd["metadata"].get("deletionTimestamp"):
             await self._finalize(name)
 
