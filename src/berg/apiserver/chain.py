@@ -19,7 +19,7 @@ from berg.apiserver.auth.authentication import Authentication
 from berg.apiserver.auth.authorization import MASTERS, Authorizer
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import negotiation
-from berg.apiserver.rest import NotServed, Resources
+from berg.apiserver.rest import NotServed, Resources, ours
 from berg.machinery import duration, status
 from berg.machinery.status import ApiError
 
@@ -56,7 +56,7 @@ class Chain:
         except ApiError as e:
             response = negotiation.error_response(request, e)
         except NotServed:
-            response = not_found_page()
+            response = nothing_there(request)
         except Exception as e:
             log.exception("%s %s", request.method, request.path)
             response = negotiation.error_response(request, status.internal_error(str(e) or type(e).__name__))
@@ -148,7 +148,10 @@ def _add_warnings(request: Request, response: Response) -> None:
     response.headers["Warning"] = "\n".join(lines)
 
 
-def not_found_page() -> Response:
+def nothing_there(request: Request) -> Response:
+    """Below a group of our own the router answers, with a Status; elsewhere nobody does, with a page."""
+    if ours(request.path):
+        return negotiation.error_response(request, status.no_such_path())
     return Response(
         404,
         b"404 page not found\n",

@@ -10,8 +10,14 @@ from berg.apiserver import version
 from berg.apiserver.discovery import Discovery
 from berg.apiserver.health import Health
 from berg.apiserver.http.message import Request, Response
+from berg.apiserver.rest import ours
+from berg.machinery.status import no_such_method
 
 Answer = Callable[[Request], Response | None]
+
+
+_READ_ONLY = ("/version", "/openid/", "/.well-known/openid-configuration")
+"""what is routed by method; the others answer any"""
 
 
 class Paths:
@@ -26,9 +32,14 @@ class Paths:
     async def handle(self, request: Request) -> Response | None:
         answer = self.answers.get(request.path)
         if answer is not None:
+            if request.method != "GET" and request.path.startswith(_READ_ONLY):
+                raise no_such_method()
             return answer(request)
         if request.path.startswith("/api"):
-            return self.discovery.handle(request)
+            found = self.discovery.handle(request)
+            if found is not None and request.method != "GET" and ours(request.path):
+                raise no_such_method()
+            return found
         for prefix, prefixed in self.prefixes.items():
             if request.path.startswith(prefix):
                 return prefixed(request)

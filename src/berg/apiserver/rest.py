@@ -12,7 +12,7 @@ from berg.apiserver.registry.services import Services
 from berg.apiserver.registry.views import view_of
 from berg.apiserver.requestinfo import RequestInfo
 from berg.machinery import status
-from berg.machinery.resources import Resource
+from berg.machinery.resources import Resource, builtin
 from berg.machinery.status import ApiError
 
 _DEPRECATED = {
@@ -52,17 +52,25 @@ class Resources:
         if resource.namespaced:
             if not info.namespace and (info.name and len(info.parts) > 1):
                 raise NotServed
-        elif info.namespace and info.resource != "namespaces":
+        elif info.namespace and (info.resource != "namespaces" or info.namespace != info.name):
             raise NotServed
         deprecated = _DEPRECATED.get((resource.group, resource.version, resource.plural))
         if deprecated is not None:
             request.attributes.setdefault("warnings", []).append(deprecated)
         action = self.actions.get((resource.group, resource.plural))
         if action is not None:
-            if info.verb not in resource.verbs or (info.verb == "create" and info.name):
-                raise _not_allowed(resource, info, request)
+            if info.name:
+                raise NotServed
+            if info.verb not in resource.verbs:
+                raise not_allowed(resource, info)
             return await action(request, resource)
         registry = self.services.registries[resource.group, resource.plural]
+        if info.verb == "proxy":  # a prefix of long ago
+            raise NotServed
+        if (info.verb == "watch" and request.method != "GET") or (
+            request.method == "HEAD" and info.subresource != "proxy"
+        ):
+            raise not_allowed(resource, info)
         if info.subresource:
             return await self._subresource(request, info, registry, resource)
         return await _main(request, info, registry, resource)
@@ -76,15 +84,15 @@ class Resources:
             if declared is None:
                 raise NotServed
             if info.verb not in declared.verbs:  # what was authorized is what is done
-                raise _not_allowed(resource, info, request)
+                raise not_allowed(resource, info)
             handler: SubHandler = import_module(f"berg.apiserver.subresources.{room}").handle
             return await handler(request, registry, resource)
         view = view_of(registry, resource, info.subresource)
         if view is None or len(info.parts) > 3:
-            raise NotServed
+            raise _no_subresource(resource, info)
         sub = resource.subresources.get(info.subresource)
         if sub is None or info.verb not in sub.verbs:
-            raise _not_allowed(resource, info, request)
+            raise not_allowed(resource, info)
         match info.verb:
             case "get":
                 return await verbs.get(request, registry, resource, view)
@@ -92,6 +100,18 @@ class Resources:
                 return await verbs.update(request, registry, resource, view)
             case _:
                 return await verbs.patch(request, registry, resource, view)
+
+
+def ours(path: str) -> bool:
+    """Whether our own router has that path: what is below the core group or another built-in one."""
+    parts = path.split("/", 3)
+    return parts[1] == "api" or (len(parts) > 2 and parts[1] == "apis" and parts[2] in builtin().groups)
+
+
+def _no_subresource(resource: Resource, info: RequestInfo) -> Exception:
+    if builtin().get(resource.group, resource.version, resource.plural) is not None:
+        return NotServed()
+    return status.not_found(resource.group, resource.plural, info.name)
 
 
 async def _main(request: Request, info: RequestInfo, registry: Registry, resource: Resource) -> Response:
@@ -103,17 +123,17 @@ async def _main(request: Request, info: RequestInfo, registry: Registry, resourc
     if verb in ("list", "watch"):
         return await verbs.list_(request, registry, resource)
     if verb not in resource.verbs:
-        raise _not_allowed(resource, info, request)
+        raise not_allowed(resource, info)
     if verb == "create":
         if len(info.parts) > 1 or (resource.namespaced and not info.namespace):
-            raise _not_allowed(resource, info, request)
+            raise not_allowed(resource, info)
         return await verbs.create(request, registry, resource)
     if verb == "deletecollection":
         if resource.namespaced and not info.namespace:
-            raise _not_allowed(resource, info, request)
+            raise not_allowed(resource, info)
         return await verbs.delete_collection(request, registry, resource)
     if len(info.parts) < 2:
-        raise _not_allowed(resource, info, request)
+        raise not_allowed(resource, info)
     if verb == "update":
         return await verbs.update(request, registry, resource)
     if verb == "patch":
@@ -121,8 +141,11 @@ async def _main(request: Request, info: RequestInfo, registry: Registry, resourc
     return await verbs.delete(request, registry, resource)
 
 
-def _not_allowed(resource: Resource, info: RequestInfo, request: Request) -> ApiError:
-    """What upstream's router says about a path that exists with other methods."""
-    error = status.method_not_supported(resource.group, resource.plural, info.verb or request.method)
-    error.message = "the server does not allow this method on the requested resource"
-    return error
+def not_allowed(resource: Resource, info: RequestInfo) -> ApiError:
+    """A path that exists with other methods. Custom resources have no router of their own, and say it in their
+    words; what hangs at no object has no other methods there."""
+    if builtin().get(resource.group, resource.version, resource.plural) is not None:
+        return status.no_such_method()
+    if len(info.parts) < 2 and resource.namespaced and not info.namespace:
+        raise NotServed
+    return status.method_not_supported(resource.group, resource.plural, info.verb)

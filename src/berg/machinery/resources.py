@@ -80,6 +80,7 @@ class ResourceTable:
     def __init__(self, resources: Iterator[Resource] | list[Resource]) -> None:
         self.all: list[Resource] = list(resources)
         self._by_gvr = {(r.group, r.version, r.plural): r for r in self.all}
+        self.groups = frozenset(r.group for r in self.all)
         self._by_gvk = {(r.group, r.version, r.kind): r for r in self.all}
 
     def get(self, group: str, version: str, plural: str) -> Resource | None:

@@ -145,7 +145,7 @@ class ApiError(Exception):
         details = dict(self.details) if self.details else {}
         if self.retry_after_s is not None:
             details["retryAfterSeconds"] = self.retry_after_s
-        if details:
+        if details or self.details is not None:
             status["details"] = details
         status["code"] = self.code
         return status
@@ -257,6 +257,16 @@ def method_not_supported(group: str, resource: str, verb: str) -> ApiError:
         f'{verb} is not supported on resources of kind "{_qualified(resource, group)}"',
         _details("", group, resource),
     )
+
+
+def no_such_path() -> ApiError:
+    """What the router says of a path below a group that nothing is served at."""
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def no_such_method() -> ApiError:
+    """What the router says of a path that is served with other methods."""
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
 
 
 def not_acceptable(accepted: Sequence[str]) -> ApiError:

@@ -69,9 +69,35 @@ async def test_metrics_count(served: Served) -> None:
 
 
 async def test_paths_that_are_not_there(served: Served) -> None:
-    for path in ("/nope", "/api/v1/foos", "/apis/nope.example.com/v1", "/api/v1/namespaces/default/nodes"):
+    for path in ("/nope", "/apis/nope.example.com/v1", "/apis/nope.example.com/v1/foos"):
         response = await served.raw("GET", path)
         assert (response.status, response.body) == (404, b"404 page not found\n"), path
+    for path in ("/api/v1/foos", "/api/v1/namespaces/default/nodes", "/api/v1/namespaces/../namespaces", "/api/v2",
+                 "/apis/apps/v9/x", "/api/v1/namespaces/default/configmaps/a/status", "/api/v1/proxy/nodes/a"):  # fmt: skip
+        code, answer = await served.ask("GET", path)
+        assert (code, answer["message"], answer["details"]) == (
+            404,
+            "the server could not find the requested resource",
+            {},
+        ), path
+
+
+async def test_methods_that_a_path_does_not_have(served: Served) -> None:
+    for method, path in (
+        ("DELETE", "/api/v1"),
+        ("PUT", "/version"),
+        ("HEAD", "/api/v1/namespaces"),
+        ("DELETE", "/api/v1/watch/pods"),
+        ("POST", "/api/v1/namespaces/default/configmaps/a"),
+        ("PUT", "/api/v1/namespaces/default/pods/a/eviction"),
+    ):
+        code, answer = await served.ask(method, path, {})
+        assert (code, answer["message"], answer["details"]) == (
+            405,
+            "the server does not allow this method on the requested resource",
+            {},
+        ), path
+    assert (await served.raw("POST", "/apis", {})).status == 200, "what lists all groups answers any method"
 
 
 async def test_runtime_config() -> None:
