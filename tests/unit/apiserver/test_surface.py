@@ -72,8 +72,15 @@ async def test_paths_that_are_not_there(served: Served) -> None:
     for path in ("/nope", "/apis/nope.example.com/v1", "/apis/nope.example.com/v1/foos"):
         response = await served.raw("GET", path)
         assert (response.status, response.body) == (404, b"404 page not found\n"), path
-    for path in ("/api/v1/foos", "/api/v1/namespaces/default/nodes", "/api/v1/namespaces/../namespaces", "/api/v2",
-                 "/apis/apps/v9/x", "/api/v1/namespaces/default/configmaps/a/status", "/api/v1/proxy/nodes/a"):  # fmt: skip
+    for path in (
+        "/api/v1/foos",
+        "/api/v1/namespaces/default/nodes",
+        "/api/v1/namespaces/../namespaces",
+        "/api/v2",
+        "/apis/apps/v9/x",
+        "/api/v1/namespaces/default/configmaps/a/status",
+        "/api/v1/proxy/nodes/a",
+    ):
         code, answer = await served.ask("GET", path)
         assert (code, answer["message"], answer["details"]) == (
             404,
