@@ -80,6 +80,7 @@ class Config:
     audit_log_maxage: int = 0
     audit_webhook_config_file: str = ""
     profiling: bool = True
+    tracing_config_file: str = ""
     event_ttl_s: int = 3600
     shutdown_delay_duration_s: float = 0.0
     enable_aggregator_routing: bool = False

@@ -86,6 +86,13 @@ class APIServer:
             import_module(f"berg.apiserver.kinds.{room}")
         self.services = Services(config, store)
         self.services.spawn = self.spawn
+        if config.tracing_config_file:
+            from berg.machinery.tracing import needed
+
+            needed()
+            from berg.apiserver import tracing
+
+            tracing.install(self.services)
         if config.encryption_provider_config:
             await self._start_encryption(config.encryption_provider_config)
         self.resources = Resources(self.services)
@@ -171,7 +178,13 @@ class APIServer:
         self.openapi = OpenAPI(lambda: list(self.resources.table.values()))
         self.paths.prefixes["/openapi/"] = self.openapi.handle
         self.authentication = self._authentication()
-        self.chain = Chain(
+        chain: type[Chain] = Chain
+        if services.tracing is not None:
+            from berg.apiserver.tracing import TracedAdmission, TracedChain
+
+            chain = TracedChain
+            services.admission = TracedAdmission(services.admission, services.tracing)
+        self.chain = chain(
             authentication=self.authentication,
             authorizer=services.authorizer,
             resources=self.resources,
@@ -361,6 +374,8 @@ class APIServer:
             await self.services.close()
             if self.services.encryption is not None:
                 await self.services.encryption.close()
+            if self.services.tracing is not None:
+                await self.services.tracing.close()
         if self._own_store is not None:
             await self._own_store.close()
 

@@ -6,6 +6,7 @@ Source: k8s.io/apiextensions-apiserver pkg/apiserver/conversion.
 from __future__ import annotations
 
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import orjson
@@ -62,7 +63,8 @@ async def _ask(registry: Registry, webhook: Obj, objs: list[Obj], wanted: str) -
     kind = registry.storage.kind
     prefix = f"conversion webhook for {objs[0].get('apiVersion')}, Kind={kind} failed"
     try:
-        answer = await call(registry.services, webhook["clientConfig"], orjson.dumps(review), TIMEOUT_S)
+        with _span(registry, objs, wanted, uid):
+            answer = await call(registry.services, webhook["clientConfig"], orjson.dumps(review), TIMEOUT_S)
     except HookError as e:
         raise status.internal_error(f"{prefix}: {e}") from None
     response = answer.get("response") or {}
@@ -87,3 +89,17 @@ async def _ask(registry: Registry, webhook: Obj, objs: list[Obj], wanted: str) -
             else:
                 after["metadata"][field] = value
     return converted
+
+
+def _span(registry: Registry, objs: list[Obj], wanted: str, uid: str) -> AbstractContextManager:
+    tracing = registry.services.tracing
+    if tracing is None:
+        return nullcontext()
+    told = {
+        "custom-resource-definition": f"{registry.storage.plural}.{registry.storage.group}",
+        "desired-api-version": wanted,
+        "object-count": len(objs),
+        "UID": uid,
+    }
+    span: AbstractContextManager = tracing.span("Call conversion webhook", told)
+    return span

@@ -40,6 +40,8 @@ async def call(services: Any, client: Obj, body: bytes, timeout_s: float, *, que
         "accept": "application/json",
         "user-agent": "kube-apiserver-admission",
     }
+    if services.tracing is not None:
+        headers.update(services.tracing.headers())
     try:
         async with asyncio.timeout(timeout_s):
             response = await forward(Request("POST", target.path, headers=headers, body=body), target)

@@ -44,6 +44,8 @@ class Services:
         """signs and verifies service-account tokens, set by the server"""
         self.encryption: Any = None
         """encryption at rest, set by the server"""
+        self.tracing: Any = None
+        """OpenTelemetry, set by the server when it is configured"""
         self.service_allocation: Any = None
         """cluster IPs and node ports, set by the server"""
         self.secure_port = config.secure_port if config.secure_port > 0 else 6443

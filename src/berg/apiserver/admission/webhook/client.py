@@ -12,6 +12,7 @@ import os
 import random
 import socket
 import ssl
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ class Client:
             await self._session.close()
             self._session = None
 
-    async def post(self, hook: Hook, body: bytes) -> Any:
+    async def post(self, hook: Hook, body: bytes, headers: Mapping[str, str]) -> Any:
         """The webhook's answer, decoded. Raises CallFailed."""
         seconds = hook.body.get("timeoutSeconds") or _DEFAULT_TIMEOUT_S
         config = hook.body.get("clientConfig") or {}
@@ -54,7 +55,7 @@ class Client:
             async with self._opened().post(
                 url,
                 data=body,
-                headers={"Content-Type": "application/json", "Accept": "application/json, */*"},
+                headers={"Content-Type": "application/json", "Accept": "application/json, */*", **headers},
                 ssl=_tls(config.get("caBundle") or ""),
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,

@@ -40,7 +40,7 @@ async def ask(client: Caller, a: Attributes, invocation: Invocation, sight: Sigh
     obj, old = await sight.objects(invocation.resource)
     request = {**sight.request(invocation.resource, uid), "object": obj, "oldObject": old}
     review = {"kind": "AdmissionReview", "apiVersion": f"{_GROUP}/{version}", "request": request}
-    answer = await client.post(hook, json.dumps(review))
+    answer = await client.ask(a, invocation, uid, json.dumps(review), mutating=mutating)
     try:
         response = _response(answer, uid, version)
         patch = _patch(response, version) if mutating else _no_patch(response, version)
