@@ -69,6 +69,14 @@ def _taken(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="How often idle watches hear where they stand.",
 )
+@click.option(
+    "--auth-token",
+    default="simple",
+    show_default=True,
+    help="simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=RS512,ttl=10m.",
+)
+@click.option("--auth-token-ttl", default=300, show_default=True, help="Seconds an unused simple token lives.")
+@click.option("--bcrypt-cost", default=10, show_default=True, help="How hard a password's hash is to compute, 4 to 31.")
 @_switch("enable-v2", True, "Serve the v2 API.  [default: true]")
 @_taken
 def command(
@@ -82,6 +90,7 @@ def command(
     quota_backend_bytes: int,
     trusted_ca_file: str,
     watch_progress_notify_interval: str,
+    auth_token_ttl: int,
     **flags: Any,
 ) -> None:
     """Run the embedded store as an etcd server (v3 gRPC and JSON, v2).
@@ -111,6 +120,7 @@ def command(
         initial_advertise_peer_urls=_urls(initial_advertise_peer_urls),
         quota_backend_bytes=quota,
         trusted_ca_file=trusted_ca_file,
+        auth_token_ttl_s=auth_token_ttl,
         **flags,
     )
     try:

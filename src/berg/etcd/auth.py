@@ -7,9 +7,10 @@ from bisect import insort
 
 from berg.etcd import users as u
 from berg.etcd.member import Member
-from berg.etcd.rpc import Call, Message, Method
+from berg.etcd.rpc import Call, Message, Method, RpcError
 from berg.etcd.users import READ, READWRITE, ROOT, Permission, Role, User, Users
 from berg.storage.etcd.api import rpc_pb2 as pb
+from berg.storage.etcd.errors import UNKNOWN
 
 _METHODS = (
     ("AuthEnable", "enable"),
@@ -57,7 +58,7 @@ class AuthService:
             if ROOT not in root.roles:
                 raise u.NO_ROOT_ROLE
             users.enabled = True
-            await users.save()
+            await users.save(counted=False)
         else:
             users.must_be_admin(call)
         return pb.AuthEnableResponse(header=self._member.header())
@@ -66,7 +67,7 @@ class AuthService:
         self._users.must_be_admin(call)
         if self._users.enabled:
             self._users.enabled = False
-            self._users.forget_tokens()
+            self._users.tokens.forget()
             await self._users.save()
         return pb.AuthDisableResponse(header=self._member.header())
 
@@ -76,7 +77,10 @@ class AuthService:
         return pb.AuthStatusResponse(header=self._member.header(), enabled=users.enabled, authRevision=users.revision)
 
     async def authenticate(self, call: Call, m: Message) -> Message:
-        token = await asyncio.to_thread(self._users.authenticate, m.name, m.password)
+        try:
+            token = await asyncio.to_thread(self._users.authenticate, m.name, m.password)
+        except ValueError as e:
+            raise RpcError(UNKNOWN, str(e)) from None
         return pb.AuthenticateResponse(header=self._member.header(), token=token)
 
     # -- users
@@ -88,7 +92,7 @@ class AuthService:
         if m.name in self._users.users:
             raise u.USER_EXISTS
         no_password = m.options.no_password
-        password = "" if no_password else await asyncio.to_thread(u.hash_password, m.password)
+        password = "" if no_password else await self._hashed(m.password)
         self._users.users[m.name] = User(m.name, password, no_password)
         await self._users.save()
         return pb.AuthUserAddResponse(header=self._member.header())
@@ -108,7 +112,7 @@ class AuthService:
             raise u.BAD_MANAGEMENT
         self._user(m.name)
         del self._users.users[m.name]
-        self._users.forget_tokens(m.name)
+        self._users.tokens.forget(m.name)
         await self._users.save()
         return pb.AuthUserDeleteResponse(header=self._member.header())
 
@@ -116,8 +120,8 @@ class AuthService:
         self._users.must_be_admin(call)
         user = self._user(m.name)
         if not user.no_password:
-            user.password = await asyncio.to_thread(u.hash_password, m.password)
-        self._users.forget_tokens(m.name)
+            user.password = await self._hashed(m.password)
+        self._users.tokens.forget(m.name)
         await self._users.save()
         return pb.AuthUserChangePasswordResponse(header=self._member.header())
 
@@ -211,6 +215,12 @@ class AuthService:
         role.permissions = kept
         await self._users.save()
         return pb.AuthRoleRevokePermissionResponse(header=self._member.header())
+
+    async def _hashed(self, password: str) -> str:
+        try:
+            return await asyncio.to_thread(self._users.hash_password, password)
+        except ValueError:
+            raise RpcError(UNKNOWN, "bcrypt: password length exceeds 72 bytes") from None
 
     def _user(self, name: str) -> User:
         user = self._users.users.get(name)

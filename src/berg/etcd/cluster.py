@@ -35,6 +35,7 @@ class ClusterService:
         ]
 
     async def list(self, call: Call, m: Message) -> Message:
+        self._users.must_be_known(call)
         return pb.MemberListResponse(header=self._header(), members=[self._member.message()])
 
     async def add(self, call: Call, m: Message) -> Message:

@@ -59,15 +59,15 @@ class LeaseService:
         return pb.LeaseGrantResponse(header=self._member.header(), ID=lease.id, TTL=lease.ttl_s)
 
     async def revoke(self, call: Call, m: Message) -> Message:
-        lease = await self._store.lease_time_to_live(m.ID, keys=True)
-        for key in lease.keys:
-            self._users.may_write(call, key, None)
+        self._users.must_be_known(call)
+        self._users.may_write_leased(call, m.ID)
         revision = await self._store.lease_revoke(m.ID)
         return pb.LeaseRevokeResponse(header=self._member.header(revision))
 
     async def keep_alive(self, call: Call, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
-        self._users.must_be_known(call)
         async for m in requests:
+            self._users.must_be_known(call)
+            self._users.may_write_leased(call, m.ID)
             try:
                 ttl_s = await self._store.lease_keepalive(m.ID)
             except LeaseNotFound:
@@ -76,16 +76,24 @@ class LeaseService:
 
     async def time_to_live(self, call: Call, m: Message) -> Message:
         self._users.must_be_known(call)
-        lease = await self._store.lease_time_to_live(m.ID, keys=m.keys)
-        for key in lease.keys:
+        lease = await self._store.lease_time_to_live(m.ID, keys=True)
+        for key in lease.keys if self._users.enabled else ():
             self._users.may_read(call, key, None)
         return pb.LeaseTimeToLiveResponse(
-            header=self._member.header(), ID=m.ID, TTL=lease.remaining_s, grantedTTL=lease.ttl_s, keys=lease.keys
+            header=self._member.header(),
+            ID=m.ID,
+            TTL=lease.remaining_s,
+            grantedTTL=lease.ttl_s,
+            keys=lease.keys if m.keys else (),
         )
 
     async def leases(self, call: Call, m: Message) -> Message:
         self._users.must_be_known(call)
         ids = await self._store.leases()
+        for lease_id in ids if self._users.enabled else ():
+            held = self._store.held.find(lease_id)
+            for key in held.keys if held is not None else ():
+                self._users.may_read(call, key, None)
         return pb.LeaseLeasesResponse(
             header=self._member.header(), leases=[pb.LeaseStatus(ID=lease_id) for lease_id in ids]
         )

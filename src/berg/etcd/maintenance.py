@@ -46,6 +46,8 @@ class Maintenance:
     async def alarm(self, call: Call, m: Message) -> Message:
         if m.action:
             self._users.must_be_admin(call)
+        else:
+            self._users.must_be_known(call)
         alarms = [pb.AlarmMember(memberID=self._member.id, alarm=NOSPACE)]  # type: ignore[arg-type]
         ours = m.memberID in (0, self._member.id) and m.alarm in (0, NOSPACE)
         if m.action == 1 and m.alarm == NOSPACE and ours:
@@ -58,6 +60,7 @@ class Maintenance:
         return pb.AlarmResponse(header=self._member.header(), alarms=alarms if ours and self._store.alarmed else [])
 
     async def status(self, call: Call, m: Message) -> Message:
+        self._users.must_be_known(call)
         member, store = self._member, self._store
         errors = [f"memberID:{member.id} alarm:NOSPACE "] if store.alarmed else []
         return pb.StatusResponse(

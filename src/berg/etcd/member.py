@@ -12,7 +12,7 @@ from typing import Any
 from berg.storage.embedded.engine import EmbeddedStore
 from berg.storage.etcd.api import rpc_pb2 as pb
 
-VERSION = "3.6.5"
+VERSION = "3.6.14"
 """the etcd release whose API is served"""
 CLUSTER_VERSION = "3.6.0"
 TERM = 2

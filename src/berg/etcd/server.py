@@ -26,9 +26,11 @@ from berg.etcd.maintenance import Maintenance
 from berg.etcd.member import Member
 from berg.etcd.mux import Mux
 from berg.etcd.rpc import Method
+from berg.etcd.tokens import open_tokens
 from berg.etcd.users import Users
 from berg.etcd.watch import WatchService
 from berg.etcd.web import Web
+from berg.machinery import duration
 from berg.machinery.clock import Clock
 from berg.storage.embedded import AutoCompaction, EmbeddedStore
 
@@ -54,6 +56,9 @@ class Config:
     auto_compaction_retention: str = "0"
     enable_v2: bool = True
     watch_progress_notify_interval_s: float = 600.0
+    auth_token: str = "simple"
+    auth_token_ttl_s: float = 300.0
+    bcrypt_cost: int = 10
     store: EmbeddedStore | None = None
     clock: Clock | None = None
 
@@ -89,7 +94,12 @@ class EtcdServer:
         self.store.pending.max_txn_ops = config.max_txn_ops
         self.store.pending.max_request_bytes = config.max_request_bytes
         await self.member.load()
-        users = Users(self.store)
+        users = Users(
+            self.store,
+            open_tokens(config.auth_token, self.store.clock, config.auth_token_ttl_s),
+            by_certificate=config.client_cert_auth,
+            bcrypt_cost=config.bcrypt_cost,
+        )
         users.load()
         methods = self._methods(users)
         private = Path(self._private.name) / "http.sock"
@@ -171,20 +181,4 @@ def auto_compaction(mode: str, retention: str) -> AutoCompaction | None:
 
 def seconds(text: str) -> float:
     """Of a Go duration, or of whole hours. Raises ValueError."""
-    if text.isdigit():
-        return int(text) * 3600.0
-    units = {"ms": 0.001, "h": 3600.0, "m": 60.0, "s": 1.0}
-    total, number = 0.0, ""
-    rest = text
-    while rest:
-        if rest[0].isdigit() or rest[0] == ".":
-            number, rest = number + rest[0], rest[1:]
-            continue
-        unit = "ms" if rest.startswith("ms") else rest[0]
-        if unit not in units or not number:
-            raise ValueError(f"{text!r} is no duration")
-        total += float(number) * units[unit]
-        number, rest = "", rest[len(unit) :]
-    if number:
-        raise ValueError(f"{text!r} is no duration")
-    return total
+    return int(text) * 3600.0 if text.isdigit() else duration.seconds(text)

@@ -1,35 +1,31 @@
 """Users, roles and what they may do: etcd's authentication, kept beside the keys.
 
 The whole of it is one small value (`STATE`), so each change is one durable write. A role permits ranges; what a
-user may do is the union of its roles' ranges; the role `root` permits everything. Tokens are of the "simple" kind:
-known to this process only, and gone some minutes after their last use.
+user may do is the union of its roles' ranges; the role `root` permits everything. Who has shown a password gets a
+token (see `tokens`).
 
-Passwords are kept as scrypt hashes. Those that came with a snapshot of a real etcd are bcrypt, and are checked by
-the system's crypt library where it can.
+Passwords are kept as bcrypt hashes, as etcd has them: a snapshot takes them along, either way.
 
-Source: etcd server/auth/store.go, range_perm_cache.go, simple_token.go.
+Source: etcd server/auth/store.go, range_perm_cache.go.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from berg.etcd.rpc import Call, RpcError
+from berg.etcd.tokens import SimpleTokens, Tokens
 from berg.storage.embedded.engine import EmbeddedStore
-from berg.storage.etcd.errors import FAILED_PRECONDITION, INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED
+from berg.storage.etcd.errors import FAILED_PRECONDITION, INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED, UNKNOWN
 from berg.storage.interface import DeleteRequest, PutRequest, RangeRequest, TxnRequest
 
 STATE = "etcd/auth"
 ROOT = "root"
-TOKEN_TTL_S = 300.0
+BCRYPT_COST = 10
 READ, WRITE, READWRITE = 0, 1, 2
 
 _INFINITE = b""
@@ -51,8 +47,10 @@ PERMISSION_NOT_GRANTED = _refuse(FAILED_PRECONDITION, "permission is not granted
 PERMISSION_NOT_GIVEN = _refuse(INVALID_ARGUMENT, "permission not given")
 DENIED = _refuse(PERMISSION_DENIED, "permission denied")
 BAD_TOKEN = _refuse(UNAUTHENTICATED, "invalid auth token")
+OLD_REVISION = _refuse(INVALID_ARGUMENT, "revision of auth store is old")
 BAD_MANAGEMENT = _refuse(INVALID_ARGUMENT, "invalid auth management")
 AUTH_FAILED = _refuse(INVALID_ARGUMENT, "authentication failed, invalid user ID or password")
+NO_PASSWORD = RpcError(UNKNOWN, "auth: authentication failed, password was given for no password user")
 NOT_ENABLED = _refuse(FAILED_PRECONDITION, "authentication is not enabled")
 NO_ROOT_USER = _refuse(FAILED_PRECONDITION, "root user does not exist")
 NO_ROOT_ROLE = _refuse(FAILED_PRECONDITION, "root user does not have root role")
@@ -82,13 +80,23 @@ class Role:
 
 
 class Users:
-    def __init__(self, store: EmbeddedStore) -> None:
+    def __init__(
+        self,
+        store: EmbeddedStore,
+        tokens: Tokens | None = None,
+        *,
+        by_certificate: bool = True,
+        bcrypt_cost: int = BCRYPT_COST,
+    ) -> None:
+        """`by_certificate`: who shows no token is who the client certificate names."""
         self._store = store
+        self._by_certificate = by_certificate
+        self._bcrypt_cost = bcrypt_cost
         self.enabled = False
         self.revision = 1
         self.users: dict[str, User] = {}
         self.roles: dict[str, Role] = {}
-        self._tokens: dict[str, tuple[str, float]] = {}
+        self.tokens: Tokens = tokens or SimpleTokens(store.clock)
         self._permitted: dict[tuple[str, int], list[tuple[bytes, bytes]]] = {}
 
     def load(self) -> None:
@@ -101,9 +109,9 @@ class Users:
                 r["name"]: Role(r["name"], [_permission(p) for p in r["permissions"]]) for r in state["roles"]
             }
 
-    async def save(self) -> None:
+    async def save(self, *, counted: bool = True) -> None:
         """Every change ends here: it is durable, and counted, before it is answered."""
-        self.revision += 1
+        self.revision += counted
         self._permitted.clear()
         await self._store.set_meta(STATE, dump_state(self.enabled, self.revision, self.users, self.roles))
 
@@ -111,30 +119,34 @@ class Users:
 
     def caller(self, call: Call) -> str:
         """The user's name; empty when the caller did not say. Only asked while authentication is on."""
-        token = call.token.removeprefix("Bearer ")
-        if not token:
-            return call.common_name
-        known = self._tokens.get(token)
-        now = self._store.clock.monotonic()
-        if known is None or known[1] < now:
-            self._tokens.pop(token, None)
+        return self._shown(call)[0]
+
+    def _shown(self, call: Call) -> tuple[str, int | None]:
+        """With the revision of users and roles the caller knows, where a token tells."""
+        if not call.token:
+            return (call.common_name if self._by_certificate else ""), None
+        known = self.tokens.who(call.token.removeprefix("Bearer "))
+        if known is None:
             raise BAD_TOKEN
-        self._tokens[token] = (known[0], now + TOKEN_TTL_S)
-        return known[0]
+        return known
 
     def authenticate(self, name: str, password: str) -> str:
         """A token. Slow on purpose, as password hashes are."""
         if not self.enabled:
             raise NOT_ENABLED
         user = self.users.get(name)
-        if user is None or user.no_password or not password_matches(password, user.password):
+        if user is None:
             raise AUTH_FAILED
-        token = f"{secrets.token_urlsafe(16)}.{self._store.revision}"
-        self._tokens[token] = (name, self._store.clock.monotonic() + TOKEN_TTL_S)
-        return token
+        if user.no_password:
+            raise NO_PASSWORD
+        revision = self.revision  # before the hash, which takes long enough for users to change
+        if not password_matches(password, user.password):
+            raise AUTH_FAILED
+        return self.tokens.assign(name, revision, self._store.revision)
 
-    def forget_tokens(self, name: str | None = None) -> None:
-        self._tokens = {t: known for t, known in self._tokens.items() if name is not None and known[0] != name}
+    def hash_password(self, password: str) -> str:
+        """Raises ValueError when it is too long to be hashed whole."""
+        return hash_password(password, self._bcrypt_cost)
 
     # -- what they may do
 
@@ -173,10 +185,14 @@ class Users:
         self.may_write(call, put.key, None)
         if put.prev_kv:
             self.may_read(call, put.key, None)
-        held = self._store.held.find(put.lease) if put.lease else None
-        if held is not None:  # who revokes the lease deletes its keys: only who may write them joins it
-            for key in held.keys:
-                self.may_write(call, key, None)
+        if put.lease:  # who revokes the lease deletes its keys: only who may write them joins it
+            self.may_write_leased(call, put.lease)
+
+    def may_write_leased(self, call: Call, lease: int) -> None:
+        """Whether all keys of the lease may be written."""
+        held = self._store.held.find(lease) if self.enabled else None
+        for key in held.keys if held is not None else ():
+            self.may_write(call, key, None)
 
     def may_txn(self, call: Call, txn: TxnRequest) -> None:
         if not self.enabled:
@@ -198,9 +214,11 @@ class Users:
     def _must(self, call: Call, type: int, key: bytes, end: bytes | None) -> None:
         if not self.enabled:
             return
-        name = self.caller(call)
+        name, revision = self._shown(call)
         if not name:
             raise USER_EMPTY
+        if revision is not None and revision < self.revision:
+            raise OLD_REVISION  # for keys only, as in etcd: who manages users goes on with the same token
         user = self.users.get(name)
         if user is None:
             raise DENIED
@@ -261,35 +279,17 @@ def _interval(key: bytes, end: bytes | None) -> tuple[bytes, bytes]:
 
 # -- passwords
 
-_SCRYPT = {"n": 1 << 14, "r": 8, "p": 1}
 
+def hash_password(password: str, cost: int = BCRYPT_COST) -> str:
+    import bcrypt
 
-def hash_password(password: str) -> str:
-    salt = secrets.token_bytes(16)
-    digest = hashlib.scrypt(password.encode(), salt=salt, n=_SCRYPT["n"], r=_SCRYPT["r"], p=_SCRYPT["p"])
-    return f"scrypt${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost, b"2a")).decode()
 
 
 def password_matches(password: str, kept: str) -> bool:
-    if kept.startswith("scrypt$"):
-        _, salt, digest = kept.split("$")
-        again = hashlib.scrypt(
-            password.encode(), salt=base64.b64decode(salt), n=_SCRYPT["n"], r=_SCRYPT["r"], p=_SCRYPT["p"]
-        )
-        return hmac.compare_digest(again, base64.b64decode(digest))
-    crypt = _system_crypt()
-    again_text = crypt(password.encode(), kept.encode()) if crypt is not None else None
-    return again_text is not None and hmac.compare_digest(again_text, kept.encode())
+    import bcrypt
 
-
-def _system_crypt() -> Callable[[bytes, bytes], bytes | None] | None:
-    import ctypes
-    import ctypes.util
-
-    name = ctypes.util.find_library("crypt")
-    if name is None:
-        return None
-    crypt = ctypes.CDLL(name).crypt
-    crypt.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
-    crypt.restype = ctypes.c_char_p
-    return lambda password, kept: crypt(password, kept)
+    try:
+        return bcrypt.checkpw(password.encode(), kept.encode())
+    except ValueError:  # longer than any that was ever hashed, or no hash at all
+        return False

@@ -92,6 +92,8 @@ class _Stream:
         refused = ""
         if not self._users.can_read(self._call, m.key or b"\0", m.range_end or None):
             refused = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+        elif m.start_revision < 0:
+            refused = "etcdserver: mvcc: required revision has been compacted"
         elif watch_id and watch_id in self._watches:
             refused = "mvcc: duplicate watch ID provided on the WatchStream"
         elif m.range_end and m.range_end != b"\0" and m.range_end <= m.key:
@@ -109,7 +111,7 @@ class _Stream:
         request = WatchRequest(
             m.key or b"\0",  # no key and an end: from the first key on
             m.range_end or None,
-            max(m.start_revision, 0),
+            m.start_revision,
             m.prev_kv,
             m.progress_notify,
             0 in m.filters,

@@ -9,7 +9,6 @@ Source: etcd server/lease/lessor.go.
 from __future__ import annotations
 
 import heapq
-import math
 from dataclasses import dataclass, field
 
 from berg.machinery.clock import Clock
@@ -29,7 +28,7 @@ class Held:
     revoking: bool = False
 
     def remaining_s(self, now: float) -> int:
-        return max(0, math.ceil(self.deadline - now))
+        return max(0, int(self.deadline - now))
 
 
 class Leases:
