@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from berg.apiserver.http.forward import Target, Unreachable, client_tls, forward
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry import negotiation, table
@@ -52,6 +51,8 @@ class ComponentStatuses:
         return negotiation.respond(request, shown, accepted)
 
     async def _component(self, name: str) -> Obj:
+        from berg.apiserver.http.forward import Target, Unreachable, client_tls, forward
+
         target = Target("127.0.0.1", _PORTS[name], "/healthz", tls=client_tls())
         try:
             async with asyncio.timeout(_PATIENCE_S):

@@ -13,8 +13,6 @@ from typing import Any
 from berg.apiserver import identity, milestones
 from berg.apiserver.aggregation.aggregator import Aggregator
 from berg.apiserver.aggregation.local import LocalServices
-from berg.apiserver.audit.policy import Policy
-from berg.apiserver.audit.recorder import Recorder
 from berg.apiserver.auth import authentication, authorization, escalation
 from berg.apiserver.auth.escalation import EscalationCheck
 from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer
@@ -195,6 +193,9 @@ class APIServer:
         self.paths.answers["/metrics/slis"] = self.health.slis
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
         if config.audit_policy_file:
+            from berg.apiserver.audit.policy import Policy
+            from berg.apiserver.audit.recorder import Recorder
+
             recorder = self.chain.audit = Recorder(services, Policy.read(config.audit_policy_file))
             self.metrics.gauges.update(recorder.gauges())
             self.spawn(recorder.run())

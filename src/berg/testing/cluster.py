@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from berg.machinery import collector
 from berg.machinery.clock import Clock, FakeClock, RealClock
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import ApiError
@@ -55,12 +56,12 @@ class Cluster:
         self.server: APIServer
         self.client: Client
         self.controllers: ControllerManager | None = None
-        self.scheduler: Scheduler | None = None
         self.nodes: SimNodes | None = None
         self.kubeconfig_path = ""
         self._nodes, self._node_config = nodes, node_config
         self._controllers = ["*"] if controllers is True else list(controllers or ())
-        self._scheduler = scheduler
+        self._scheduler_config = scheduler
+        self._scheduler: Scheduler | None = None
         self._https = https
         self._api = api or {}
         self._dir: Path | None = None
@@ -78,12 +79,20 @@ class Cluster:
         await self.stop()
 
     async def start(self) -> None:
-        """Ready: the API answers, controllers and scheduler are synced, the nodes registered."""
+        """Ready: the API answers, controllers are synced, the nodes registered, and pods get scheduled."""
+        with collector.held():
+            await self._start()
+
+    async def _start(self) -> None:
         await self._start_api()
         parts: list[Any] = []
         if self._controllers:
             parts.append(self._make_controllers())
-        if self._scheduler is not False:
+        if self._scheduler_config is True:
+            from berg.testing.first_pod import FirstPod
+
+            parts.append(FirstPod(self.client_as("system:kube-scheduler"), self._make_scheduler))
+        elif self._scheduler_config is not False:  # a test that brings its own looks into it
             parts.append(self._make_scheduler())
         if self._nodes:
             from berg.testing.simnodes import SimNodes
@@ -119,6 +128,11 @@ class Cluster:
         if self._dir is not None:
             shutil.rmtree(self._dir, ignore_errors=True)
             self._dir = None
+
+    @property
+    def scheduler(self) -> Scheduler | None:
+        """None where there is none. The default one starts with the first pod that has no node (see `first_pod`)."""
+        return None if self._scheduler_config is False else self._make_scheduler()
 
     @property
     def url(self) -> str:
@@ -188,12 +202,14 @@ class Cluster:
         return self.controllers
 
     def _make_scheduler(self) -> Scheduler:
-        from berg.scheduler.config import SchedulerConfig
-        from berg.scheduler.scheduler import Scheduler
+        if self._scheduler is None:
+            from berg.scheduler.config import SchedulerConfig
+            from berg.scheduler.scheduler import Scheduler
 
-        config = self._scheduler if isinstance(self._scheduler, SchedulerConfig) else None
-        self.scheduler = Scheduler(self.client_as("system:kube-scheduler"), config, clock=self.clock)
-        return self.scheduler
+            given = self._scheduler_config
+            config = given if isinstance(given, SchedulerConfig) else None
+            self._scheduler = Scheduler(self.client_as("system:kube-scheduler"), config, clock=self.clock)
+        return self._scheduler
 
     # For tests
 

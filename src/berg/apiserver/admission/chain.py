@@ -2,6 +2,7 @@
 
 The order is upstream's and fixed; `enable` and `disable` only choose. What a plugin looks at is declared by the
 plugin (`resources`, `operations`, `subresources`), so for each kind of request the chain knows the few that matter.
+What only does what objects tell it to (webhooks, policies, quotas) sleeps, not even imported, until there is one.
 
 Source: kubernetes pkg/kubeapiserver/options/plugins.go.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from berg.apiserver.admission.interface import Api, Attributes, Plugin
+from berg.machinery.resources import Resource, resource
 from berg.machinery.status import Obj
 
 
@@ -22,7 +24,11 @@ class Entry:
     room: str
     """the module under berg.apiserver.admission, its class called like the plugin"""
     default_on: bool = True
+    until: str = ""
+    """the resource of which there must be an object before the plugin has anything to do"""
 
+
+_GROUP = "admissionregistration.k8s.io"
 
 PLUGINS: tuple[Entry, ...] = (
     Entry("AlwaysAdmit", "always", False),
@@ -52,13 +58,15 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("DefaultIngressClass", "default_ingress_class"),
     Entry("DenyServiceExternalIPs", "service_external_ips", False),
     Entry("PodTopologyLabels", "pod_topology_labels"),
-    Entry("MutatingAdmissionPolicy", "policy.mutating"),
-    Entry("MutatingAdmissionWebhook", "webhook.mutating"),
-    Entry("ValidatingAdmissionPolicy", "policy.validating"),
-    Entry("ValidatingAdmissionWebhook", "webhook.validating"),
-    Entry("ResourceQuota", "quota.plugin"),
+    Entry("MutatingAdmissionPolicy", "policy.mutating", until=f"mutatingadmissionpolicies.{_GROUP}"),
+    Entry("MutatingAdmissionWebhook", "webhook.mutating", until=f"mutatingwebhookconfigurations.{_GROUP}"),
+    Entry("ValidatingAdmissionPolicy", "policy.validating", until=f"validatingadmissionpolicies.{_GROUP}"),
+    Entry("ValidatingAdmissionWebhook", "webhook.validating", until=f"validatingwebhookconfigurations.{_GROUP}"),
+    Entry("ResourceQuota", "quota.plugin", until="resourcequotas"),
     Entry("AlwaysDeny", "always", False),
 )
+
+_ORDER = {entry.name: position for position, entry in enumerate(PLUGINS)}
 
 
 class UnknownPlugin(ValueError):
@@ -77,20 +85,45 @@ class AdmissionChain:
         wanted, unwanted = set(enable), set(disable)
         if unknown := sorted((wanted | unwanted) - {e.name for e in PLUGINS}):
             raise UnknownPlugin(f"unknown admission plugins: {', '.join(unknown)}")
+        self._api, self._config = api, config or {}
         self.plugins: list[Plugin] = []
-        for entry in PLUGINS:
-            if entry.name in wanted or (entry.default_on and entry.name not in unwanted):
-                room = import_module(f"berg.apiserver.admission.{entry.room}")
-                make: type[Plugin] = getattr(room, entry.name)
-                self.plugins.append(make(api, (config or {}).get(entry.name)))
+        self._asleep: list[tuple[Entry, Resource]] = []
         self._mutating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
         self._validating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
+        for entry in PLUGINS:
+            if entry.name in wanted or (entry.default_on and entry.name not in unwanted):
+                if entry.until and entry.name not in self._config:
+                    self._asleep.append((entry, resource(entry.until)))
+                else:
+                    self._load(entry)
+
+    def _load(self, entry: Entry) -> None:
+        make: type[Plugin] = getattr(import_module(f"berg.apiserver.admission.{entry.room}"), entry.name)
+        self.plugins.append(make(self._api, self._config.get(entry.name)))
+        self.plugins.sort(key=lambda plugin: _ORDER[plugin.name])
+        self._mutating.clear()
+        self._validating.clear()
+
+    def _wake(self) -> None:
+        for entry, wanted in self._asleep:
+            if self._api.list(wanted):
+                self._rouse(entry)
+
+    def _rouse(self, entry: Entry) -> None:
+        self._asleep = [other for other in self._asleep if other[0] is not entry]
+        self._load(entry)
 
     def plugin(self, name: str) -> Plugin | None:
+        """Awake, for who asks. None for one that is off."""
+        for entry, _ in self._asleep:
+            if entry.name == name:
+                self._rouse(entry)
         return next((p for p in self.plugins if p.name == name), None)
 
     async def run_mutating(self, a: Attributes) -> None:
         """Raises ApiError at the first refusal."""
+        if self._asleep:
+            self._wake()
         key = (a.resource.group_resource, a.subresource, a.operation)
         found = self._mutating.get(key)
         if found is None:
@@ -106,6 +139,8 @@ class AdmissionChain:
 
     async def run_validating(self, a: Attributes) -> None:
         """Raises ApiError at the first refusal."""
+        if self._asleep:
+            self._wake()
         key = (a.resource.group_resource, a.subresource, a.operation)
         found = self._validating.get(key)
         if found is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from berg.machinery.codec import yaml
 from berg.machinery.status import Obj
 
 _VERSIONS = ("apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1alpha1", "apiserver.k8s.io/v1alpha1")
@@ -35,6 +34,8 @@ def load(path: str) -> dict[str, Obj]:
 
 
 def _read(path: Path) -> Obj:
+    from berg.machinery.codec import yaml
+
     try:
         body: Any = yaml.loads(path.read_bytes())
     except (OSError, ValueError) as e:

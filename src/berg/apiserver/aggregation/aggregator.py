@@ -19,9 +19,6 @@ from urllib.parse import quote
 
 import orjson
 
-from berg.apiserver.aggregation import availability
-from berg.apiserver.http.forward import Target, Unreachable, client_tls, forward
-from berg.apiserver.http.hooks import resolve
 from berg.apiserver.http.message import Request, Response, User
 from berg.machinery import status
 from berg.machinery.resources import resource
@@ -29,6 +26,7 @@ from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEvent
 
 if TYPE_CHECKING:
+    from berg.apiserver.http.forward import Target
     from berg.apiserver.server import APIServer
 
 log = logging.getLogger(__name__)
@@ -108,6 +106,8 @@ class Aggregator:
                 self._server.surface_changed()
 
     def _tls(self, spec: Obj) -> ssl.SSLContext:
+        from berg.apiserver.http.forward import client_tls
+
         config = self.services.config
         cert, key = config.proxy_client_cert_file, config.proxy_client_key_file
         if spec.get("insecureSkipTLSVerify"):
@@ -125,6 +125,8 @@ class Aggregator:
         return self.remotes.get((parts[2], parts[3]))
 
     async def handle(self, request: Request, remote: Remote) -> Response:
+        from berg.apiserver.http.forward import Unreachable, forward
+
         if not remote.available:
             return Response(503, b"service unavailable\n", "text/plain; charset=utf-8")
         assert request.user is not None
@@ -135,12 +137,17 @@ class Aggregator:
             raise status.service_unavailable(f"error trying to reach service: {e}") from None
 
     async def target(self, remote: Remote, path: str, query: str = "") -> Target:
+        from berg.apiserver.http.forward import Target
+        from berg.apiserver.http.hooks import resolve
+
         service = remote.spec["service"]
         host, port = await resolve(self.services, service["namespace"], service["name"], service.get("port") or 443)
         return Target(host, port, path, query, remote.tls, remote.host)
 
     async def ask(self, remote: Remote, path: str, accept: str = "application/json") -> Response:
         """A question of this server's own. Raises ApiError, Unreachable."""
+        from berg.apiserver.http.forward import forward
+
         target = await self.target(remote, path)
         user = User("system:kube-aggregator", groups=("system:masters",))
         response = await forward(Request("GET", path, headers={"accept": accept}), target, _identity(user))
@@ -152,6 +159,8 @@ class Aggregator:
     # ---- looking after them
 
     async def _watch_over(self, remote: Remote) -> None:
+        from berg.apiserver.aggregation import availability
+
         while self.remotes.get(remote.group_version) is remote:
             condition = await availability.check(self, remote)
             was = remote.available
@@ -169,6 +178,8 @@ class Aggregator:
             await self.services.clock.sleep(CHECK_S if remote.available else RETRY_S)
 
     async def _learn(self, remote: Remote) -> None:
+        from berg.apiserver.http.forward import Unreachable
+
         group, version = remote.group_version
         try:
             answer = await self.ask(remote, f"/apis/{group}/{version}")

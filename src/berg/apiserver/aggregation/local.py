@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 
 from berg.apiserver.registry.services import Services
-from berg.machinery.clock import rfc3339
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import ApiError, Obj
 
@@ -40,13 +39,6 @@ class LocalServices:
             return
         group, version = gv
         priority = _CUSTOM_PRIORITY if from_crd else _PRIORITIES.get(group, _DEFAULT_PRIORITY)
-        condition = {
-            "type": "Available",
-            "status": "True",
-            "reason": "Local",
-            "message": "Local APIServices are always available",
-            "lastTransitionTime": rfc3339(self._services.clock.now()),
-        }
         obj: Obj = {
             "metadata": {"name": name, "labels": {AUTOMANAGED: "true" if from_crd else "onstart"}},
             "spec": {
@@ -57,10 +49,7 @@ class LocalServices:
             },
         }
         try:
-            created = await self._services.create(self._resource, "", obj)
-            await self._services.update(
-                self._resource, "", {**created, "status": {"conditions": [condition]}}, subresource="status"
-            )
+            await self._services.create(self._resource, "", obj)
         except ApiError as e:
             if e.code != 409:
                 raise

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from berg.apiserver.crd import schema_rules
-from berg.apiserver.crd.columns import BadPath, compile_path
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery import names, status
@@ -153,6 +151,8 @@ def _names(own: Obj) -> list[FieldError]:
 
 
 def _versions(spec: Obj) -> list[FieldError]:
+    from berg.apiserver.crd import schema_rules
+
     errors: list[FieldError] = []
     versions = spec.get("versions") or []
     if len({v.get("name") for v in versions}) != len(versions):
@@ -213,6 +213,8 @@ def _subresources(version: Obj, path: str) -> list[FieldError]:
 
 
 def _selectable(version: Obj, path: str) -> list[FieldError]:
+    from berg.apiserver.crd.columns import BadPath, compile_path
+
     errors: list[FieldError] = []
     seen: set[str] = set()
     for i, field in enumerate(version.get("selectableFields") or ()):

@@ -15,9 +15,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from berg.apiserver.crd import conversion
 from berg.apiserver.crd.definition import FINALIZER
-from berg.apiserver.crd.strategy import CustomStrategy, Version
 from berg.apiserver.registry import delete as deleting
 from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.registry import Registry
@@ -186,6 +184,9 @@ class CustomResources:
     # ---- serving
 
     def _install(self, crd: Obj) -> None:
+        from berg.apiserver.crd import conversion
+        from berg.apiserver.crd.strategy import CustomStrategy, Version
+
         name = crd["metadata"]["name"]
         deleting_ = bool(crd["metadata"].get("deletionTimestamp"))
         served = {"spec": crd["spec"], "deleting": deleting_}

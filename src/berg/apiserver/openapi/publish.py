@@ -8,20 +8,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 import berg
 from berg.apiserver import version as versions
 from berg.apiserver.http.message import Request, Response
-from berg.apiserver.openapi import gnostic
-from berg.apiserver.openapi.operations import Writer, paths
-from berg.apiserver.openapi.schemas import Schemas
 from berg.apiserver.registry import negotiation
 from berg.machinery import bundle, schema, status
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
+
+if TYPE_CHECKING:
+    from berg.apiserver.openapi.schemas import Schemas
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _ALWAYS = (f"{_META}DeleteOptions", f"{_META}Status", f"{_META}ObjectMeta", f"{_META}ListMeta")
@@ -71,6 +71,8 @@ class OpenAPI:
 
     def _answer_v2(self, request: Request) -> Response:
         """JSON, or the protobuf that client-go asks for first."""
+        from berg.apiserver.openapi import gnostic
+
         for media, _ in negotiation.parse_accept(request.headers.get("accept") or "*/*"):
             if media == gnostic.MEDIA_TYPE:
                 response = self._answer(request, "v2pb", lambda: gnostic.encode(_plain(self._v2())))
@@ -115,6 +117,8 @@ class OpenAPI:
         return {"paths": listed}
 
     def _v3(self, name: str) -> Obj:
+        from berg.apiserver.openapi.schemas import Schemas
+
         schemas = Schemas("#/components/schemas/")
         document: Obj = {
             "openapi": "3.0.0",
@@ -126,6 +130,8 @@ class OpenAPI:
         return document
 
     def _v2(self) -> Obj:
+        from berg.apiserver.openapi.schemas import Schemas
+
         schemas = Schemas("#/definitions/")
         every = self._paths(self._resources(), schemas)
         return {
@@ -136,6 +142,8 @@ class OpenAPI:
         }
 
     def _paths(self, resources: list[Resource], schemas: Schemas) -> Obj:
+        from berg.apiserver.openapi.operations import Writer, paths
+
         found: Obj = {}
         names: dict[tuple[str, str, str], str] = {}
 

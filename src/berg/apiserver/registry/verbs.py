@@ -12,7 +12,6 @@ import orjson
 
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.kinds import cells
-from berg.apiserver.registry import apply as applying
 from berg.apiserver.registry import create as creating
 from berg.apiserver.registry import decoding, fieldmanager, listing, negotiation, patching, table, watching
 from berg.apiserver.registry import delete as deleting
@@ -207,6 +206,8 @@ async def patch(request: Request, registry: Registry, resource: Resource, view: 
     options = write_options(request, "PatchOptions", apply=is_apply)
     call = make_call(request, registry, resource, options, options.obj("PatchOptions"))
     if is_apply:
+        from berg.apiserver.registry import apply as applying
+
         done = await applying.apply(request, call, view, options)
     else:
         change = patching.transform(request, call, view, kind, options.field_validation)

@@ -16,13 +16,13 @@ Everything but the log's thread runs on the event loop. With no path there is no
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from berg.machinery import collector
 from berg.machinery.clock import Clock, RealClock
 from berg.storage.embedded.compaction import AutoCompaction, Compaction
 from berg.storage.embedded.index import Index
@@ -145,13 +145,8 @@ class EmbeddedStore:
             await self._loop.run_in_executor(None, self.log.close)
 
     async def _restore(self, disk: Log) -> None:
-        collecting = gc.isenabled()
-        gc.disable()  # hundreds of thousands of new objects, none of them garbage
-        try:
+        with collector.held():
             self._compaction.replay(await self._loop.run_in_executor(None, disk.open))
-        finally:
-            if collecting:
-                gc.enable()
         self._seq = self.published_seq = disk.last_seq
 
     @property

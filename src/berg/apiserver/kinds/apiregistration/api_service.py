@@ -8,6 +8,7 @@ from __future__ import annotations
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery import names
+from berg.machinery.clock import rfc3339
 from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, required
 
 
@@ -38,6 +39,11 @@ class APIServiceStrategy(Strategy):
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         obj["status"] = {}
+        if not (obj.get("spec") or {}).get("service"):
+            local = {"status": "True", "reason": "Local", "message": "Local APIServices are always available"}
+            obj["status"]["conditions"] = [
+                {"type": "Available", **local, "lastTransitionTime": rfc3339(ctx.clock.now())}
+            ]
 
     def validate_name(self, name: str, *, prefix: bool) -> list[str]:
         return names.path_segment(name)  # the core group's is called "v1."
