@@ -29,6 +29,7 @@ from berg.apiserver.http.server import HTTPServer, tls_context
 from berg.apiserver.metrics import Metrics
 from berg.apiserver.openapi.publish import OpenAPI
 from berg.apiserver.paths import Paths
+from berg.apiserver.registry.negotiation import CBOR_OFFERED
 from berg.apiserver.registry.services import Services
 from berg.apiserver.rest import Resources
 from berg.machinery.resources import Resource, builtin, resource
@@ -354,6 +355,8 @@ class APIServer:
         await listed.wait()
 
     async def handle(self, request: Request) -> Response:
+        if self.services.cbor:
+            request.attributes[CBOR_OFFERED] = True
         return await self.chain.handle(request)
 
     def spawn(self, coroutine: Any) -> None:

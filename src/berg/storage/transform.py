@@ -15,6 +15,7 @@ from typing import Protocol
 import orjson
 
 PROTOBUF_MAGIC = b"k8s\x00"
+CBOR_MAGIC = b"\xd9\xd9\xf7"
 
 
 class TransformError(Exception):
@@ -60,6 +61,26 @@ class Protobuf:
             await self._then.prepare(values)
 
 
+class CBOR:
+    """Custom resources where the gate CBORServingAndStorage is on."""
+
+    def __init__(self, then: Transformer | None = None) -> None:
+        self._then = then
+
+    def to_storage(self, key: bytes, value: bytes) -> bytes:
+        from berg.machinery.codec import cbor
+
+        value = cbor.dumps(orjson.loads(value))
+        return value if self._then is None else self._then.to_storage(key, value)
+
+    def from_storage(self, key: bytes, data: bytes) -> tuple[bytes, bool]:
+        return (data, False) if self._then is None else self._then.from_storage(key, data)
+
+    async def prepare(self, values: Iterable[bytes]) -> None:
+        if self._then is not None:
+            await self._then.prepare(values)
+
+
 def decode_value(data: bytes) -> bytes:
     """A stored value as canonical JSON: `kind`, `apiVersion`, `metadata` first, no resourceVersion.
 
@@ -72,6 +93,10 @@ def decode_value(data: bytes) -> bytes:
             from berg.machinery.codec import protobuf
 
             obj = protobuf.loads(data)
+        elif data.startswith(CBOR_MAGIC):
+            from berg.machinery.codec import cbor
+
+            obj = cbor.loads(data)
         else:
             obj = orjson.loads(data)
         metadata = dict(obj.get("metadata") or {})

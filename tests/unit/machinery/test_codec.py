@@ -220,8 +220,13 @@ def test_cbor_round_trip(path: Path) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"\x9f\xff",
-        b"\x81" * 200,
+        b"",
+        b"\xff",
+        b"\x9f",
+        b"\x5f\x61a\xff",
+        b"\xc1\x41a",
+        b"\xf7",
+        b"\x81" * 300,
         b"\xa2\x41a\x01\x41a\x02",
         b"\xfb\x7f\xf0" + bytes(6),
         b"\x5b" + b"\xff" * 8,
@@ -231,6 +236,33 @@ def test_cbor_round_trip(path: Path) -> None:
 def test_cbor_that_is_refused(raw: bytes) -> None:
     with pytest.raises(cbor.Malformed):
         cbor.loads(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b"\x9f\x01\x02\xff", [1, 2]),
+        (b"\xbf\x41a\x5f\x41b\x42cd\xff\xff", {"a": "bcd"}),
+        (cbor2.dumps(cbor2.CBORTag(1, 1.5)), "1970-01-01T00:00:01.5Z"),
+        (cbor2.dumps(cbor2.CBORTag(0, "2026-01-01T00:00:00Z")), "2026-01-01T00:00:00Z"),
+        (cbor2.dumps(cbor2.CBORTag(4711, [1])), [1]),
+    ],
+)
+def test_cbor_that_others_write(raw: bytes, value: object) -> None:
+    assert cbor.loads(raw) == value
+
+
+def test_cbor_numbers_are_short() -> None:
+    numbers = [0, 23, 24, -1, 65536, 1.5, 0.1, 100000.0, 1e300]
+    written = cbor.dumps({"n": numbers})
+    assert list(cbor2.loads(written)[b"n"]) == numbers
+    assert written == cbor.MAGIC + b"\xa1\x41n" + cbor2.dumps(numbers, canonical=True)
+
+
+def test_cbor_watch_events() -> None:
+    frame = cbor.watch_event("ADDED", {"kind": "Pod"})
+    assert cbor.loads(frame) == {"type": "ADDED", "object": {"kind": "Pod"}}
+    assert frame.count(cbor.MAGIC) == 2
 
 
 def test_cbor_bytes_look_like_base64() -> None:

@@ -13,7 +13,7 @@ from berg.apiserver.http.message import Request
 from berg.apiserver.registry import decoding, fieldmanager
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.options import WriteOptions
-from berg.apiserver.registry.patching import finish
+from berg.apiserver.registry.patching import APPLY_CBOR_PATCH, finish
 from berg.apiserver.registry.update import Updated, update
 from berg.apiserver.registry.views import WHOLE, View
 from berg.machinery import status
@@ -73,7 +73,11 @@ def _parse(request: Request, mode: str) -> tuple[Obj, list[str]]:
     faults: list[str] = []
     parsed: Any
     try:
-        if mode == decoding.IGNORE:
+        if request.headers.get("content-type", "").startswith(APPLY_CBOR_PATCH):
+            from berg.machinery.codec import cbor
+
+            parsed = cbor.loads(request.body)
+        elif mode == decoding.IGNORE:
             parsed = yaml_codec.loads(request.body)
         else:
             parsed, faults = yaml_codec.loads_strict(request.body)

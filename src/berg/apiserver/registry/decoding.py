@@ -25,6 +25,13 @@ def parse_body(
     """The body as an object, and what strict reading found. Raises ApiError."""
     media = negotiation.body_media_type(request, media_types)
     body = request.body
+    if media == negotiation.CBOR:
+        from berg.machinery.codec import cbor
+
+        try:
+            return cbor.loads(body), []
+        except ValueError as e:
+            raise _unrecognized(kind, f"unable to determine group/version/kind: {e}", body, text=False) from None
     if media == negotiation.PROTOBUF:
         from berg.machinery.codec import protobuf
 
@@ -42,13 +49,13 @@ def parse_body(
         raise _unrecognized(kind, e, body) from None
 
 
-def _unrecognized(kind: str, error: object, body: bytes) -> ApiError:
+def _unrecognized(kind: str, error: object, body: bytes, *, text: bool = True) -> ApiError:
     shown = body[:30].hex()
     if not body:
         summary = "<empty>"
-    elif all(32 <= b < 127 or b in b"\n\r\t" for b in body[:30]):
-        text = json_codec.quote(body[:30].decode("ascii"))[1:-1]
-        summary = text + (" ..." if len(body) > 30 else "")
+    elif text and all(32 <= b < 127 or b in b"\n\r\t" for b in body[:30]):
+        quoted = json_codec.quote(body[:30].decode("ascii"))[1:-1]
+        summary = quoted + (" ..." if len(body) > 30 else "")
     else:
         summary = shown + (" ..." if len(body) > 30 else "")
     return status.bad_request(f"the object provided is unrecognized (must be of type {kind}): {error} ({summary})")

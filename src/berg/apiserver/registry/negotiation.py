@@ -21,9 +21,14 @@ from berg.machinery.status import ApiError, Obj
 JSON = "application/json"
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
+CBOR = "application/cbor"
+CBOR_SEQUENCE = "application/cbor-seq"
 MEDIA_TYPES = (JSON, YAML, PROTOBUF)
 CUSTOM_MEDIA_TYPES = (JSON, YAML)
 """custom resources have no protobuf form"""
+STREAMED = (f"{JSON};stream=watch", f"{PROTOBUF};stream=watch")
+CBOR_OFFERED = "cbor"
+"""in a request's attributes when the gate CBORServingAndStorage is on: CBOR is one more of the types above"""
 GZIP_THRESHOLD_BYTES = 128 * 1024
 GZIP_LEVEL = 1
 IN_THREAD_BYTES = 1 << 20
@@ -62,8 +67,7 @@ def parse_accept(header: str) -> tuple[tuple[str, dict[str, str]], ...]:
                     quality = 0.0
             else:
                 given[name] = value
-        if quality > 0:
-            found.append((-quality, media.lower(), given))
+        found.append((-quality, media, given))  # 0 is the least liked one, not a refusal
     found.sort(key=lambda f: f[0])
     return tuple((media, given) for _, media, given in found)
 
@@ -73,31 +77,55 @@ def _negotiate(header: str, shapes: tuple[str, ...], media_types: tuple[str, ...
     if not header:
         return PLAIN
     for media, params in parse_accept(header):
-        if media in ("*/*", "application/*"):
-            media = media_types[0]
+        if media == "*/*" or (media == "application/*" and PROTOBUF not in media_types):
+            media = media_types[0]  # routes of built-in kinds know no `application/*`
         if media not in media_types:
             continue
         shape = params.get("as", "")
         version = params.get("v", "v1")
         known = shape in shapes and params.get("g") == "meta.k8s.io" and version in ("v1", "v1beta1")
-        if shape and not known:
+        if shape and (not known or (shape == "Table" and media in _WITHOUT_TABLES)):
             continue
         return Accepted(media, shape, version if shape else "v1")
     return None
 
 
+_WITHOUT_TABLES = (PROTOBUF, CBOR)
 OBJECT_SHAPES = ("Table", "PartialObjectMetadata")
 LIST_SHAPES = ("Table", "PartialObjectMetadataList")
 
 
 def negotiate(request: Request, shapes: tuple[str, ...] = (), media_types: tuple[str, ...] = MEDIA_TYPES) -> Accepted:
     """Raises NotAcceptable."""
+    if CBOR_OFFERED in request.attributes:
+        media_types = (*media_types, CBOR)
     accepted = _negotiate(request.headers.get("accept", ""), shapes, media_types)
     if accepted is None:
-        raise status.not_acceptable(sorted(media_types))
+        raise _not_acceptable(request, media_types)
     if accepted.media_type == JSON and _wants_pretty(request):
         return replace(accepted, pretty=True)
     return accepted
+
+
+def _not_acceptable(request: Request, media_types: tuple[str, ...]) -> ApiError:
+    """Upstream's router refuses what no route of a built-in kind produces; the rest is refused by the handler."""
+    offered = _offered(request)
+    if PROTOBUF not in media_types:
+        return status.not_acceptable(offered)
+    produced = list(offered)
+    if request.info.verb in ("list", "watch"):
+        produced += STREAMED
+        produced += [CBOR_SEQUENCE] if CBOR in offered else []
+    asked = (clause.partition(";")[0].strip() for clause in request.headers.get("accept", "").split(","))
+    if any(media == "*/*" or media in produced for media in asked):
+        return status.not_acceptable(offered)
+    return ApiError(
+        406, "NotAcceptable", f"406: Not Acceptable\n\nAvailable representations: {', '.join(produced)}", {}
+    )
+
+
+def _offered(request: Request) -> tuple[str, ...]:
+    return (*MEDIA_TYPES, CBOR) if CBOR_OFFERED in request.attributes else MEDIA_TYPES
 
 
 def _wants_pretty(request: Request) -> bool:
@@ -126,6 +154,10 @@ def encode_raw(raw: bytes, accepted: Accepted, obj: Obj | None = None) -> bytes:
         from berg.machinery.codec import yaml as yaml_codec
 
         return yaml_codec.dumps(obj)
+    if accepted.media_type == CBOR:
+        from berg.machinery.codec import cbor
+
+        return cbor.dumps(obj)
     from berg.machinery.codec import protobuf
 
     return protobuf.dumps(obj)
@@ -171,8 +203,12 @@ async def respond_list(request: Request, body: bytes, accepted: Accepted) -> Res
 
 
 def error_response(request: Request, error: ApiError) -> Response:
-    accepted = _negotiate(request.headers.get("accept", ""), OBJECT_SHAPES + LIST_SHAPES, MEDIA_TYPES) or PLAIN
-    accepted = Accepted(accepted.media_type, pretty=accepted.media_type == JSON and _wants_pretty(request))
+    """A client that accepts none of our encodings gets JSON, indented."""
+    accepted = _negotiate(request.headers.get("accept", ""), (), _offered(request))
+    if accepted is None:
+        accepted = Accepted(pretty=True)
+    elif accepted.media_type == JSON and _wants_pretty(request):
+        accepted = replace(accepted, pretty=True)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     return Response(error.code, encode(error.to_status(), accepted), accepted.media_type, headers)
 
@@ -183,6 +219,6 @@ def body_media_type(request: Request, allowed: tuple[str, ...] = MEDIA_TYPES) ->
     media = header.partition(";")[0].strip().lower()
     if not media:
         return JSON
-    if media not in allowed:
-        raise status.unsupported_media_type(sorted(allowed))
+    if media not in allowed and not (media == CBOR and CBOR_OFFERED in request.attributes):
+        raise status.unsupported_media_type(_offered(request))
     return media

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from berg.apiserver.http.message import Request
-from berg.apiserver.registry import decoding
+from berg.apiserver.registry import decoding, negotiation
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.update import Transform
 from berg.apiserver.registry.views import View
@@ -23,6 +23,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+APPLY_CBOR_PATCH = "application/apply-patch+cbor"
 _BUILTIN = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 _CUSTOM = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
 
@@ -31,9 +32,14 @@ def patch_type(request: Request, *, custom: bool) -> str:
     """Raises UnsupportedMediaType."""
     given = request.headers.get("content-type", "").partition(";")[0].strip()
     allowed = _CUSTOM if custom else _BUILTIN
-    if given not in allowed:
-        raise status.unsupported_media_type(allowed)
-    return given
+    if given in allowed:
+        return given
+    cbor = negotiation.CBOR_OFFERED in request.attributes
+    if cbor and given == APPLY_CBOR_PATCH:
+        return APPLY_PATCH
+    if custom:
+        raise status.unsupported_media_type((*allowed, APPLY_CBOR_PATCH) if cbor else allowed)
+    raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})  # the router's words
 
 
 def transform(request: Request, call: Call, view: View, kind: str, mode: str) -> Transform:

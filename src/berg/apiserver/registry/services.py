@@ -48,6 +48,7 @@ class Services:
         """OpenTelemetry, set by the server when it is configured"""
         self.service_allocation: Any = None
         """cluster IPs and node ports, set by the server"""
+        self.cbor = config.feature_gates.get("CBORServingAndStorage", False)
         self.secure_port = config.secure_port if config.secure_port > 0 else 6443
         self.instance = str(uuid.uuid4())
         self.spawn: Callable[[Coroutine[Any, Any, None]], None] = _not_running
@@ -102,6 +103,10 @@ class Services:
             from berg.storage.transform import Protobuf
 
             found = Protobuf(found)
+        elif self.cbor and registry.custom:
+            from berg.storage.transform import CBOR
+
+            found = CBOR(found)
         return found
 
     async def open(self, *resources: Resource) -> None:

@@ -67,7 +67,7 @@ class Watch:
             name = (revision, entry.key, type_ + self.accepted.media_type)
             found = frames.get(name)
             if found is None:
-                if self.accepted.media_type == negotiation.PROTOBUF:
+                if self.accepted.media_type != negotiation.JSON:
                     found = self._encode(type_, entry.obj)
                 else:
                     found = b'{"type":"%b","object":%b}\n' % (type_.encode(), entry.raw)
@@ -98,6 +98,10 @@ class Watch:
             from berg.machinery.codec import protobuf
 
             return protobuf.watch_event(type_, protobuf.dumps(obj))
+        if self.accepted.media_type == negotiation.CBOR:
+            from berg.machinery.codec import cbor
+
+            return cbor.watch_event(type_, obj)
         return b'{"type":"%b","object":%b}\n' % (type_.encode(), json_codec.dumps(obj))
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
@@ -221,7 +225,7 @@ async def watch(
     """Raises ApiError for what is wrong before the first event."""
     accepted = negotiation.negotiate(request, negotiation.OBJECT_SHAPES, registry.media_types)
     if accepted.media_type == negotiation.YAML:
-        raise status.not_acceptable([negotiation.JSON, negotiation.PROTOBUF + ";stream=watch"])
+        raise status.not_acceptable(negotiation.STREAMED)
     cacher = registry.cacher or await registry.open()
     selection = Selection(registry, resource, namespace, options)
     watcher = Watch(request, registry, resource, selection, options, accepted, table.included(request))
@@ -243,4 +247,6 @@ async def watch(
     content_type = accepted.media_type
     if accepted.media_type == negotiation.PROTOBUF:
         content_type += ";stream=watch"
+    elif accepted.media_type == negotiation.CBOR:
+        content_type = negotiation.CBOR_SEQUENCE
     return Response(200, content_type=content_type, stream=watcher.stream(after, initial))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import math
+import struct
 from typing import Any
 
 from berg.machinery.status import Obj
 
 MAGIC = b"\xd9\xd9\xf7"
 """tag 55799, self-described CBOR"""
-_MAX_DEPTH = 64
+_MAX_DEPTH = 256
 _MAX_ITEMS = 1 << 20
+_FLOATS = (b"\xf9", ">e"), (b"\xfa", ">f"), (b"\xfb", ">d")
 
 
 class Malformed(ValueError):
@@ -31,10 +33,17 @@ def dumps(obj: Obj) -> bytes:
 
 def loads(data: bytes) -> Any:
     """Raises Malformed."""
+    if not data:
+        raise Malformed("EOF")
     value, end = _Reader(data).item(len(MAGIC) if data.startswith(MAGIC) else 0, 0)
     if end != len(data):
         raise Malformed(f"cbor: {len(data) - end} bytes of extraneous data starting at index {end}")
     return value
+
+
+def watch_event(type_: str, obj: Obj) -> bytes:
+    """One item of `application/cbor-seq`; the object in it is self-described, too."""
+    return b"%b\xa2\x44type%b\x46object%b" % (MAGIC, _head(2, len(type_)) + type_.encode(), dumps(obj))
 
 
 def _head(major: int, value: int) -> bytes:
@@ -57,9 +66,7 @@ def _write(out: list[bytes], value: Any) -> None:
     elif isinstance(value, int):
         out.append(_head(0, value) if value >= 0 else _head(1, -1 - value))
     elif isinstance(value, float):
-        import struct
-
-        out.append(b"\xfb" + struct.pack(">d", value))
+        out.append(_float(value))
     elif isinstance(value, list):
         out.append(_head(4, len(value)))
         for item in value:
@@ -77,8 +84,20 @@ def _write(out: list[bytes], value: Any) -> None:
         raise Malformed(f"cbor: cannot encode {type(value).__name__}")
 
 
+def _float(value: float) -> bytes:
+    """In as few bytes as hold it exactly."""
+    for head, form in _FLOATS:
+        try:
+            packed = struct.pack(form, value)
+        except OverflowError:
+            continue
+        if struct.unpack(form, packed)[0] == value:
+            return head + packed
+    raise Malformed(f"cbor: {value} is not a JSON number")
+
+
 class _Reader:
-    """Bounded in depth and number of items; indefinite lengths and simple values are not Kubernetes' CBOR."""
+    """Bounded in depth and number of items. Tags that mean nothing to JSON are looked through."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -94,8 +113,8 @@ class _Reader:
         if info < 24:
             return major, info, info, at
         if info > 27:
-            if info == 31 and major in (2, 3, 4, 5):
-                raise Malformed("cbor: indefinite-length items are not allowed")
+            if info == 31 and major in (2, 3, 4, 5, 7):
+                return major, info, -1, at
             raise Malformed(f"cbor: invalid additional information {info} for type {major}")
         size = 1 << info - 24
         if at + size > len(data):
@@ -118,65 +137,84 @@ class _Reader:
                 raise Malformed(f"cbor: {-1 - value} overflows Go's int64")
             return -1 - value, at
         if major in (2, 3):
-            return self._string(value, at)
+            return self._string(major, value, at)
         if major == 4:
             return self._list(value, at, depth)
         if major == 5:
             return self._map(value, at, depth)
         if major == 6:
             return self._tagged(value, at, depth)
+        if value < 0:
+            raise Malformed('cbor: unexpected "break" code')
         return self._simple(info, value, at), at
 
-    def _string(self, length: int, at: int) -> tuple[str, int]:
+    def _bytes(self, major: int, length: int, at: int) -> tuple[bytes, int]:
+        if length < 0:
+            chunks = []
+            while not self._ends(at):
+                kind, _, size, at = self._head(at)
+                if kind != major or size < 0:
+                    raise Malformed("cbor: wrong element type in an indefinite-length string")
+                chunk, at = self._bytes(major, size, at)
+                chunks.append(chunk)
+            return b"".join(chunks), at + 1
         end = at + length
         if end > len(self._data):
             raise Malformed("unexpected EOF")
+        return self._data[at:end], end
+
+    def _ends(self, at: int) -> bool:
+        """Whether an item of no fixed length has its end here."""
+        return self._data[at : at + 1] == b"\xff"
+
+    def _string(self, major: int, length: int, at: int) -> tuple[str, int]:
+        data, end = self._bytes(major, length, at)
         try:
-            return self._data[at:end].decode(), end
+            return data.decode(), end
         except UnicodeDecodeError:
             raise Malformed("cbor: invalid UTF-8 string") from None
 
     def _list(self, length: int, at: int, depth: int) -> tuple[list[Any], int]:
         if length > len(self._data) - at:
             raise Malformed("unexpected EOF")
-        found = []
-        for _ in range(length):
+        found: list[Any] = []
+        while len(found) < length or (length < 0 and not self._ends(at)):
             value, at = self.item(at, depth + 1)
             found.append(value)
-        return found, at
+        return found, at + (length < 0)
 
     def _map(self, length: int, at: int, depth: int) -> tuple[dict[str, Any], int]:
         if length > len(self._data) - at:
             raise Malformed("unexpected EOF")
         found: dict[str, Any] = {}
-        for _ in range(length):
+        while len(found) < length or (length < 0 and not self._ends(at)):
             key, at = self.item(at, depth + 1)
             if not isinstance(key, str):
                 raise Malformed("cbor: map keys must be strings")
             if key in found:
                 raise Malformed(f'cbor: found duplicate map key "{key}" at map element index {len(found)}')
             found[key], at = self.item(at, depth + 1)
-        return found, at
+        return found, at + (length < 0)
 
     def _tagged(self, tag: int, at: int, depth: int) -> tuple[Any, int]:
         if tag in (21, 22, 23):  # bytes that JSON shows as base64url, base64, base16
             major, _, length, at = self._head(at)
-            end = at + length
-            if major != 2 or end > len(self._data):
+            if major != 2:
                 raise Malformed(f"cbor: tag {tag} must be followed by a byte string")
-            data = self._data[at:end]
+            data, end = self._bytes(2, length, at)
             encode = {21: base64.urlsafe_b64encode, 22: base64.b64encode, 23: base64.b16encode}[tag]
             return encode(data).decode(), end
-        if tag == 55799:
-            return self.item(at, depth + 1)
-        raise Malformed(f"cbor: tag {tag} is not allowed")
+        value, end = self.item(at, depth + 1)
+        if tag == 0 and not isinstance(value, str):
+            raise Malformed("cbor: tag 0 must be followed by a text string")
+        if tag == 1:
+            return _moment(value), end
+        return value, end
 
     def _simple(self, info: int, value: int, at: int) -> Any:
-        import struct
-
         if info in (20, 21):
             return info == 21
-        if info in (22, 23):
+        if info == 22:
             return None
         if info in (25, 26, 27):
             size = 1 << info - 24
@@ -185,3 +223,18 @@ class _Reader:
                 raise Malformed(f"cbor: {number} is not a JSON number")
             return number
         raise Malformed(f"cbor: simple value {value} is not allowed")
+
+
+def _moment(value: Any) -> str:
+    """Tag 1: seconds since the epoch, as JSON shows a time."""
+    from datetime import UTC, datetime
+
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Malformed("cbor: tag 1 must be followed by a number")
+    try:
+        moment = datetime.fromtimestamp(value, UTC)
+    except (OverflowError, OSError, ValueError):
+        raise Malformed("cbor: time is out of range") from None
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f".{moment.microsecond:06d}".rstrip("0") if moment.microsecond else ""
+    return f"{text}{fraction}Z"
