@@ -16,8 +16,8 @@ from typing import Any
 from berg.apiserver import requestinfo
 from berg.apiserver.auth import authorization
 from berg.apiserver.auth.authentication import Authentication
-from berg.apiserver.auth.authorization import MASTERS, Authorizer
-from berg.apiserver.http.message import Request, Response
+from berg.apiserver.auth.authorization import MASTERS, Authorizer, Verdict
+from berg.apiserver.http.message import Request, Response, User
 from berg.apiserver.registry import negotiation
 from berg.apiserver.rest import NotServed, Resources, ours
 from berg.machinery import duration, status
@@ -77,12 +77,13 @@ class Chain:
 
     async def _identified(self, request: Request) -> Response:
         if request.user is None:
-            request.user = self.authentication.authenticate(request)
+            user = self.authentication.authenticate(request)
+            request.user = user if isinstance(user, User) else await user
             request.headers.pop("authorization", None)
         if "impersonate-user" in request.headers or any(h.startswith("impersonate-") for h in request.headers):
             from berg.apiserver.auth import impersonation
 
-            request.user = impersonation.impersonate(request, self.authorizer)
+            request.user = await impersonation.impersonate(request, self.authorizer)
         if request.raw_query and "timeout=" in request.raw_query and not request.info.long_running:
             _check_timeout(request.arg("timeout"))
         if self.audit is not None:
@@ -100,8 +101,16 @@ class Chain:
         if MASTERS not in user.groups:
             asked = authorization.attributes_of(user, info, *_selectors(request))
             verdict = self.authorizer.authorize(asked)
+            if not isinstance(verdict, Verdict):
+                verdict = await verdict
+            if self.audit is not None:
+                _note(request, verdict)
             if not verdict.allowed:
+                if verdict.error:
+                    return _authorization_failed(request, verdict.error)
                 raise authorization.forbidden(asked, verdict.reason)
+        elif self.audit is not None:
+            _note(request, authorization.ALLOWED)
         return await self._dispatched(request)
 
     async def _dispatched(self, request: Request) -> Response:
@@ -120,6 +129,22 @@ class Chain:
             if answered is not None:
                 return answered
         raise NotServed
+
+
+def _note(request: Request, verdict: Verdict) -> None:
+    """What the audit log says of it."""
+    notes = request.attributes.setdefault("audit_annotations", {})
+    if verdict.allowed or not verdict.error:
+        notes["authorization.k8s.io/decision"] = "allow" if verdict.allowed else "forbid"
+        notes["authorization.k8s.io/reason"] = verdict.reason
+    else:
+        notes["authorization.k8s.io/reason"] = "internal error"
+
+
+def _authorization_failed(request: Request, why: str) -> Response:
+    uri = request.path + (f"?{request.raw_query}" if request.raw_query else "")
+    text = f'Internal Server Error: "{uri}": {why}\n'
+    return Response(500, text.encode(), "text/plain; charset=utf-8", {"X-Content-Type-Options": "nosniff"})
 
 
 def _check_timeout(text: str) -> None:

@@ -18,6 +18,16 @@ class Config:
     external_hostname: str = ""
     tls_cert_file: str = ""
     tls_private_key_file: str = ""
+    cert_dir: str = ""
+    """where keys and certificates are made when none are given; empty: `pki` in `data_dir`"""
+    tls_sni_cert_key: list[str] = field(default_factory=list)
+    """`CERT,KEY[:PATTERN,PATTERN]` each"""
+    tls_min_version: str = ""
+    tls_cipher_suites: list[str] = field(default_factory=list)
+    tls_curve_preferences: list[str] = field(default_factory=list)
+    permit_port_sharing: bool = False
+    cors_allowed_origins: list[str] = field(default_factory=list)
+    strict_transport_security_directives: list[str] = field(default_factory=list)
     client_ca_file: str = ""
     # the store
     data_dir: str = ""
@@ -30,24 +40,49 @@ class Config:
     etcd_prefix: str = "/registry"
     storage_media_type: str = "application/json"
     encryption_provider_config: str = ""
+    encryption_provider_config_automatic_reload: bool = False
     # who may come in
-    authorization_mode: list[str] = field(default_factory=lambda: ["Node", "RBAC"])
-    anonymous_auth: bool = True
+    authorization_mode: list[str] | None = None
+    """None: Node and RBAC. (Upstream lets everybody in, when nobody says.)"""
+    authorization_config: str = ""
+    authorization_policy_file: str = ""
+    authorization_webhook_config_file: str = ""
+    authorization_webhook_version: str = "v1beta1"
+    authorization_webhook_cache_authorized_ttl_s: float = 300.0
+    authorization_webhook_cache_unauthorized_ttl_s: float = 30.0
+    anonymous_auth: bool | None = None
+    """None: yes, unless `authentication_config` says otherwise"""
+    authentication_config: str = ""
+    authentication_token_webhook_config_file: str = ""
+    authentication_token_webhook_version: str = "v1beta1"
+    authentication_token_webhook_cache_ttl_s: float = 120.0
+    oidc_issuer_url: str = ""
+    oidc_client_id: str = ""
+    oidc_ca_file: str = ""
+    oidc_username_claim: str = "sub"
+    oidc_username_prefix: str = ""
+    oidc_groups_claim: str = ""
+    oidc_groups_prefix: str = ""
+    oidc_required_claim: dict[str, str] = field(default_factory=dict)
+    oidc_signing_algs: list[str] = field(default_factory=lambda: ["RS256"])
     token_auth_file: str = ""
     enable_bootstrap_token_auth: bool = True
     requestheader_client_ca_file: str = ""
     requestheader_allowed_names: list[str] = field(default_factory=list)
     requestheader_username_headers: list[str] = field(default_factory=lambda: ["X-Remote-User"])
+    requestheader_uid_headers: list[str] = field(default_factory=list)
     requestheader_group_headers: list[str] = field(default_factory=lambda: ["X-Remote-Group"])
     requestheader_extra_headers_prefix: list[str] = field(default_factory=lambda: ["X-Remote-Extra-"])
     proxy_client_cert_file: str = ""
     proxy_client_key_file: str = ""
     service_account_key_file: list[str] = field(default_factory=list)
     service_account_signing_key_file: str = ""
+    service_account_signing_endpoint: str = ""
     service_account_issuer: list[str] = field(default_factory=lambda: ["https://kubernetes.default.svc.cluster.local"])
     service_account_jwks_uri: str = ""
     api_audiences: list[str] = field(default_factory=list)
     service_account_max_token_expiration_s: int = 0
+    service_account_extend_token_expiration: bool = True
     service_account_lookup: bool = True
     # the kubelet
     kubelet_certificate_authority: str = ""
@@ -64,6 +99,8 @@ class Config:
     enable_admission_plugins: list[str] = field(default_factory=list)
     disable_admission_plugins: list[str] = field(default_factory=list)
     admission_control_config_file: str = ""
+    default_not_ready_toleration_seconds: int = 300
+    default_unreachable_toleration_seconds: int = 300
     runtime_config: dict[str, str] = field(default_factory=dict)
     feature_gates: dict[str, bool] = field(default_factory=dict)
     # operations
@@ -75,10 +112,35 @@ class Config:
     max_request_body_bytes: int = 3 << 20
     audit_policy_file: str = ""
     audit_log_path: str = ""
+    audit_log_format: str = "json"
+    audit_log_version: str = "audit.k8s.io/v1"
     audit_log_maxsize: int = 0
     audit_log_maxbackup: int = 0
     audit_log_maxage: int = 0
+    audit_log_compress: bool = False
+    audit_log_mode: str = "blocking"
+    audit_log_batch_buffer_size: int = 10_000
+    audit_log_batch_max_size: int = 1
+    audit_log_batch_max_wait_s: float = 0.0
+    audit_log_batch_throttle_enable: bool = False
+    audit_log_batch_throttle_qps: float = 0.0
+    audit_log_batch_throttle_burst: int = 0
+    audit_log_truncate_enabled: bool = False
+    audit_log_truncate_max_batch_size: int = 10 << 20
+    audit_log_truncate_max_event_size: int = 100 << 10
     audit_webhook_config_file: str = ""
+    audit_webhook_version: str = "audit.k8s.io/v1"
+    audit_webhook_initial_backoff_s: float = 10.0
+    audit_webhook_mode: str = "batch"
+    audit_webhook_batch_buffer_size: int = 10_000
+    audit_webhook_batch_max_size: int = 400
+    audit_webhook_batch_max_wait_s: float = 30.0
+    audit_webhook_batch_throttle_enable: bool = True
+    audit_webhook_batch_throttle_qps: float = 10.0
+    audit_webhook_batch_throttle_burst: int = 15
+    audit_webhook_truncate_enabled: bool = False
+    audit_webhook_truncate_max_batch_size: int = 10 << 20
+    audit_webhook_truncate_max_event_size: int = 100 << 10
     profiling: bool = True
     tracing_config_file: str = ""
     event_ttl_s: int = 3600

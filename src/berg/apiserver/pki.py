@@ -15,9 +15,9 @@ def ensure(config: Config) -> None:
     wanted = (config.tls_cert_file, config.client_ca_file, config.service_account_signing_key_file)
     if all(wanted):
         return
-    if not config.data_dir:
+    if not config.cert_dir and not config.data_dir:
         raise ValueError("no certificates given, and no data directory to make them in")
-    directory = Path(config.data_dir) / "pki"
+    directory = Path(config.cert_dir) if config.cert_dir else Path(config.data_dir) / "pki"
     directory.mkdir(parents=True, exist_ok=True)
     if not config.client_ca_file:
         config.client_ca_file = str(_authority(directory))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from berg.apiserver import identity, milestones
+from berg.apiserver import files, identity, milestones
 from berg.apiserver.aggregation.aggregator import Aggregator
 from berg.apiserver.aggregation.local import LocalServices
-from berg.apiserver.auth import authentication, authorization, escalation
+from berg.apiserver.auth import escalation
+from berg.apiserver.auth.authorizers import Authorizers
 from berg.apiserver.auth.escalation import EscalationCheck
+from berg.apiserver.auth.methods import Methods
 from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer
 from berg.apiserver.auth.reviews import Reviews
 from berg.apiserver.chain import Chain
@@ -24,8 +27,9 @@ from berg.apiserver.crd.serving import CustomResources
 from berg.apiserver.discovery import Discovery
 from berg.apiserver.flowcontrol.control import FlowControl
 from berg.apiserver.health import Health
+from berg.apiserver.http import listening
 from berg.apiserver.http.message import Request, Response
-from berg.apiserver.http.server import HTTPServer, tls_context
+from berg.apiserver.http.server import HTTPServer
 from berg.apiserver.metrics import Metrics
 from berg.apiserver.openapi.publish import OpenAPI
 from berg.apiserver.paths import Paths
@@ -164,10 +168,17 @@ class APIServer:
             services,
             enable=config.enable_admission_plugins,
             disable=config.disable_admission_plugins,
-            config=configuration.load(config.admission_control_config_file),
+            config=configuration.load(config.admission_control_config_file)
+            | {
+                "DefaultTolerationSeconds": {
+                    "notReady": config.default_not_ready_toleration_seconds,
+                    "unreachable": config.default_unreachable_toleration_seconds,
+                }
+            },
         )
         self.rbac = RBACAuthorizer(self._rbac_objects)
-        services.authorizer = authorization.Union(self._authorizers())
+        self.authorizers = Authorizers(services, self.rbac, self.spawn, services.instance)
+        services.authorizer = self.authorizers.union
         self._watch_rbac()
         guard = EscalationCheck(services.authorizer, self.rbac)
         for plural in (*escalation.ROLES, *escalation.BINDINGS):
@@ -176,7 +187,8 @@ class APIServer:
         self.paths = Paths(self.discovery, self.health)
         self.openapi = OpenAPI(lambda: list(self.resources.table.values()))
         self.paths.prefixes["/openapi/"] = self.openapi.handle
-        self.authentication = self._authentication()
+        self.methods = Methods(config, self._lookup, self.spawn, services.instance)
+        self.authentication, services.tokens = self.methods.authentication, self.methods.tokens
         chain: type[Chain] = Chain
         if services.tracing is not None:
             from berg.apiserver.tracing import TracedAdmission, TracedChain
@@ -190,6 +202,7 @@ class APIServer:
             paths=self.paths.handle,
         )
         self.metrics = self.chain.metrics = Metrics()
+        self.metrics.gauges.update(self.methods.gauges() | self.authorizers.gauges())
         self.paths.answers["/metrics"] = self.metrics.handle
         self.paths.answers["/metrics/slis"] = self.health.slis
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
@@ -204,7 +217,7 @@ class APIServer:
             flow_control = self.chain.flow_control = FlowControl(services)
             flow_control.start(self.spawn)
             self.metrics.gauges.update(flow_control.gauges())
-        reviews = Reviews(services, services.authorizer, self.rbac, self.bearer)
+        reviews = Reviews(services, self.authorizers.union, self.methods.bearer)
         for name in reviews.resources:
             self.resources.actions[name] = reviews.handle
         self.resources.actions["", "bindings"] = self._bind
@@ -264,59 +277,6 @@ class APIServer:
 
     # ---- who, and what they may do
 
-    def _authentication(self) -> authentication.Authentication:
-        config = self.config
-        methods: list[authentication.Authenticator] = []
-        if config.requestheader_client_ca_file:
-            methods.append(
-                authentication.RequestHeader(
-                    config.requestheader_client_ca_file,
-                    config.requestheader_allowed_names,
-                    config.requestheader_username_headers,
-                    config.requestheader_group_headers,
-                    config.requestheader_extra_headers_prefix,
-                )
-            )
-        if config.client_ca_file:
-            methods.append(authentication.X509(config.client_ca_file))
-        tokens: list[authentication.TokenAuthenticator] = []
-        if config.token_auth_file:
-            tokens.append(authentication.TokenFile(config.token_auth_file))
-        from berg.apiserver.auth.serviceaccount import BootstrapTokens, ServiceAccountTokens
-
-        self.services.tokens = ServiceAccountTokens(
-            signing_key_file=config.service_account_signing_key_file,
-            key_files=config.service_account_key_file,
-            issuers=config.service_account_issuer,
-            audiences=config.api_audiences,
-            lookup=self._lookup,
-            clock=config.clock,
-            check_objects=config.service_account_lookup,
-        )
-        tokens.append(self.services.tokens)
-        if config.enable_bootstrap_token_auth:
-            tokens.append(BootstrapTokens(self._lookup, config.clock))
-        self.bearer = authentication.Bearer(tokens)
-        methods.append(self.bearer)
-        return authentication.Authentication(methods, anonymous=config.anonymous_auth)
-
-    def _authorizers(self) -> list[authorization.Authorizer]:
-        known: dict[str, Callable[[], authorization.Authorizer]] = {
-            "RBAC": lambda: self.rbac,
-            "Node": self._node_authorizer,
-            "AlwaysAllow": authorization.AlwaysAllow,
-            "AlwaysDeny": authorization.AlwaysDeny,
-        }
-        for mode in self.config.authorization_mode:
-            if mode not in known:
-                raise ValueError(f'authorization-mode: "{mode}" is not one of {", ".join(known)}')
-        return [known[mode]() for mode in self.config.authorization_mode]
-
-    def _node_authorizer(self) -> authorization.Authorizer:
-        from berg.apiserver.auth.node import NodeAuthorizer
-
-        return NodeAuthorizer(self.services)
-
     def _lookup(self, plural: str, namespace: str, name: str) -> Obj | None:
         return self.services.get(resource(plural), namespace, name)
 
@@ -332,18 +292,27 @@ class APIServer:
 
     async def _listen(self) -> None:
         config = self.config
-        authorities = [f for f in (config.client_ca_file, config.requestheader_client_ca_file) if f]
-        tls = tls_context(config.tls_cert_file, config.tls_private_key_file, authorities)
+        tls = listening.context(config)
         self._http = HTTPServer(
             self.handle,
             host=config.bind_address,
             port=config.secure_port,
             tls=tls,
+            share_port=config.permit_port_sharing,
             max_body_bytes=config.max_request_body_bytes,
         )
         await self._http.start()
         self.port = self._http.port
+        watched = [
+            f for f in (*listening.files(config), config.client_ca_file, config.requestheader_client_ca_file) if f
+        ]
+        self.spawn(files.follow(watched, partial(self._reload_certificates, tls), config.clock))
         log.info("serving on https://%s:%d", config.bind_address, self.port)
+
+    async def _reload_certificates(self, tls: ssl.SSLContext) -> None:
+        """Connections that come from now on see the new ones."""
+        tls.load_cert_chain(self.config.tls_cert_file, self.config.tls_private_key_file)
+        self.methods.reload_authorities()
 
     async def _run_hooks(self) -> None:
         for name, module in HOOKS:
@@ -372,6 +341,9 @@ class APIServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "methods"):
+            await self.methods.close()
+            await self.authorizers.close()
         if hasattr(self, "services"):
             if self.services.admission is not None:
                 await self.services.admission.close()

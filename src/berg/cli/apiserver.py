@@ -13,42 +13,34 @@ from typing import Any
 import click
 
 from berg.apiserver.config import Config
+from berg.cli.apiserver_flags import ACCEPTED
 
-_CSV = {
-    "etcd_servers",
-    "authorization_mode",
-    "requestheader_allowed_names",
-    "requestheader_username_headers",
-    "requestheader_group_headers",
-    "requestheader_extra_headers_prefix",
-    "api_audiences",
-    "kubelet_preferred_address_types",
-    "service_cluster_ip_range",
-    "enable_admission_plugins",
-    "disable_admission_plugins",
-}
-_REPEATED = {"service_account_key_file", "service_account_issuer"}
-_MAPS = {"runtime_config", "feature_gates"}
-_DURATIONS = {
-    "service_account_max_token_expiration_s": "service-account-max-token-expiration",
-    "request_timeout_s": "request-timeout",
-    "event_ttl_s": "event-ttl",
-    "shutdown_delay_duration_s": "shutdown-delay-duration",
-}
+log = logging.getLogger(__name__)
+
+_WHOLE = {"service_account_key_file", "service_account_issuer", "tls_sni_cert_key"}
+"""lists whose values have commas of their own, or may have: given once for each value"""
+_SECONDS = {"min_request_timeout_s"}
+"""plain numbers of seconds; every other field that ends in `_s` is a duration"""
 _HIDDEN = {"clock", "store"}
-_NAMES = {"min_request_timeout_s": "min-request-timeout"}
 
 
 def seconds(text: str) -> float:
     """`1h30m`, `15s`, or plain seconds."""
     import re
 
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    from berg.machinery import duration
+
+    if re.fullmatch(r"-?\d+(\.\d+)?", text):
         return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?(h|ms|m|s))+", text):
-        raise click.BadParameter(f'"{text}" is no duration')
-    return sum(float(n) * units[u] for n, _, u in re.findall(r"(\d+(\.\d+)?)(h|ms|m|s)", text))
+    try:
+        return duration.seconds(text)
+    except ValueError:
+        raise click.BadParameter(f'"{text}" is no duration') from None
+
+
+def _kind(field: dataclasses.Field[Any]) -> str:
+    """list, dict, bool, int, float, tuple or str, of an annotation that is text."""
+    return str(field.type).removesuffix(" | None").partition("[")[0]
 
 
 def _options() -> list[click.Parameter]:
@@ -56,38 +48,69 @@ def _options() -> list[click.Parameter]:
     for field in dataclasses.fields(Config):
         if field.name in _HIDDEN:
             continue
-        flag = _DURATIONS.get(field.name) or _NAMES.get(field.name) or field.name.replace("_", "-")
-        if field.name in _REPEATED:
-            found.append(click.Option([f"--{flag}", field.name], multiple=True))
-        elif field.type == "bool":
-            found.append(click.Option([f"--{flag}", field.name], type=click.BOOL, default=None, metavar="true|false"))
-        elif field.name in ("secure_port", "min_request_timeout_s") or (
-            field.type == "int" and field.name not in _DURATIONS
-        ):
-            found.append(click.Option([f"--{flag}", field.name], type=int, default=None))
+        flag, kind = f"--{flag_of(field.name)}", _kind(field)
+        if kind in ("list", "dict"):
+            found.append(click.Option([flag, field.name], multiple=True))
+        elif kind == "bool":  # upstream takes `--flag` and `--flag=false`
+            found.append(
+                click.Option([flag, field.name], type=click.BOOL, is_flag=False, flag_value="true", default=None)
+            )
+        elif kind in ("int", "float") and (not field.name.endswith("_s") or field.name in _SECONDS):
+            found.append(click.Option([flag, field.name], type=int if kind == "int" else float, default=None))
         else:
-            found.append(click.Option([f"--{flag}", field.name], type=str, default=None))
+            found.append(click.Option([flag, field.name], type=str, default=None))
+    for flag, (switch, why) in ACCEPTED.items():
+        more: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if switch else {}
+        found.append(click.Option([f"--{flag}", _accepted(flag)], multiple=True, help=why, **more))
     found.append(click.Option(["-v", "--v", "verbosity"], type=int, default=0, help="Log more."))
+    found.append(
+        click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Tell it.")
+    )
     return found
 
 
-def _value(name: str, given: Any) -> Any:
-    if name in _CSV:
-        return [part for part in given.split(",") if part]
-    if name in _REPEATED:
-        return list(given)
-    if name in _MAPS:
-        pairs = dict(part.partition("=")[::2] for part in given.split(",") if part)
-        if name == "feature_gates":
-            return {k: v.lower() == "true" for k, v in pairs.items()}
-        return pairs
-    if name in _DURATIONS:
+def flag_of(name: str) -> str:
+    return name.removesuffix("_s").replace("_", "-")
+
+
+def _accepted(flag: str) -> str:
+    return f"accepted__{flag.replace('-', '_')}"
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from berg.apiserver.version import GIT_VERSION
+
+        click.echo(f"Kubernetes {GIT_VERSION}")
+        context.exit()
+
+
+def _value(field: dataclasses.Field[Any], given: Any) -> Any:
+    kind = _kind(field)
+    if kind == "list":
+        return list(given) if field.name in _WHOLE else [p.strip() for one in given for p in one.split(",") if p]
+    if kind == "dict":
+        parts = given if field.name == "oidc_required_claim" else [p for one in given for p in one.split(",") if p]
+        pairs = {k.strip(): v.strip() for k, _, v in (part.partition("=") for part in parts)}
+        if field.name != "feature_gates":
+            return pairs
+        return {k.rpartition(":")[2]: v.lower() == "true" for k, v in pairs.items()}
+    if field.name.endswith("_s") and field.name not in _SECONDS:
         length = seconds(given)
-        return int(length) if name in ("service_account_max_token_expiration_s", "event_ttl_s") else length
-    if name == "service_node_port_range":
+        return int(length) if kind == "int" else length
+    if field.name == "service_node_port_range":
         low, _, high = given.partition("-")
         return int(low), int(high)
     return given
+
+
+def configuration(given: dict[str, Any]) -> Config:
+    """Of what the command line gave; tells of flags that change nothing here."""
+    for flag, (_, why) in ACCEPTED.items():
+        if given.pop(_accepted(flag), ()):
+            log.warning("--%s: %s", flag, why)
+    fields = {f.name: f for f in dataclasses.fields(Config)}
+    return Config(**{name: _value(fields[name], v) for name, v in given.items() if v not in (None, ())})
 
 
 def run(**given: Any) -> None:
@@ -97,8 +120,10 @@ def run(**given: Any) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbosity >= 4 else logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    values = {name: _value(name, v) for name, v in given.items() if v not in (None, ())}
-    config = Config(**values)
+    try:
+        config = configuration(given)
+    except ValueError as e:
+        raise click.ClickException(str(e)) from None
     if not config.data_dir and not config.etcd_servers:
         config.data_dir = "/var/lib/berg/apiserver"
     uvloop.run(_serve(config))

@@ -136,7 +136,7 @@ class FileSource:
         self._watch: object | None = None
 
     def start(self) -> None:
-        from berg.kubelet.inotify import Inotify
+        from berg.machinery.inotify import Inotify
 
         self.scan()
         try:

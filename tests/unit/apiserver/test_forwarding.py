@@ -12,7 +12,8 @@ import pytest
 
 from berg.apiserver.http.forward import Target, Unreachable, forward
 from berg.apiserver.http.message import Request, Response, Stream
-from berg.apiserver.http.server import HTTPServer, tls_context
+from berg.apiserver.http.server import HTTPServer
+from berg.apiserver.http.tls import server_context
 from berg.machinery import pki
 from tests.unit.apiserver.served_api import ADMIN, Served
 
@@ -137,7 +138,7 @@ async def test_an_aggregated_server(served: Served, tmp_path: Path) -> None:
     authority = pki.CertificateAuthority.create("aggregated")
     pair = authority.issue("server", names=["ext.default.svc"], server=True)
     cert, key = pair.write(tmp_path, "server")
-    remote = HTTPServer(backend, host="127.0.0.1", tls=tls_context(str(cert), str(key), []))
+    remote = HTTPServer(backend, host="127.0.0.1", tls=server_context(str(cert), str(key)))
     await remote.start()
     ports = [{"name": "https", "port": 443, "targetPort": remote.port}]
     await served.create(f"{NAMESPACE}/services", {"metadata": {"name": "ext"}, "spec": {"ports": ports}})
@@ -190,7 +191,7 @@ async def test_logs_come_from_the_kubelet(served: Served, tmp_path: Path) -> Non
 
     authority = pki.CertificateAuthority.create("kubelet")
     cert, key = authority.issue("n1", names=["127.0.0.1"], server=True).write(tmp_path, "kubelet")
-    server = HTTPServer(kubelet, host="127.0.0.1", tls=tls_context(str(cert), str(key), []))
+    server = HTTPServer(kubelet, host="127.0.0.1", tls=server_context(str(cert), str(key)))
     await server.start()
     await pod(served)
     await served.create("/api/v1/nodes", {"metadata": {"name": "n1"}})

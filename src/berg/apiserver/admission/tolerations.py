@@ -10,7 +10,7 @@ from berg.apiserver.admission.interface import CREATE, UPDATE, Attributes, Plugi
 from berg.machinery.status import Obj
 
 SECONDS = 300
-_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_TAINTS = {"node.kubernetes.io/not-ready": "notReady", "node.kubernetes.io/unreachable": "unreachable"}
 
 
 class DefaultTolerationSeconds(Plugin):
@@ -25,8 +25,13 @@ class DefaultTolerationSeconds(Plugin):
         spec = a.obj["spec"]
         given: list[Obj] = spec.get("tolerations") or []
         missing = [
-            {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}
-            for taint in _TAINTS
+            {
+                "key": taint,
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": self.config.get(which, SECONDS),
+            }
+            for taint, which in _TAINTS.items()
             if not any(
                 (t.get("key") or taint) == taint and (t.get("effect") or "NoExecute") == "NoExecute" for t in given
             )

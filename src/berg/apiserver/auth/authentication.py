@@ -3,22 +3,24 @@
 A method answers None when the request carries nothing for it, and raises `Unauthorized` when what it carries is
 wrong. With nothing to go by the caller is `system:anonymous`, if that is allowed.
 
+Nearly every answer is there at once. What has to ask somebody else (a webhook, an issuer's keys) gives an awaitable
+of its answer instead, and whoever asked waits for it; a request that needs none of that never leaves the loop.
+
 Source: k8s.io/apiserver pkg/authentication.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+import logging
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
-from urllib.parse import unquote
 
 from berg.apiserver.http.message import Request, User
 from berg.machinery.status import ApiError, unauthorized
+
+log = logging.getLogger(__name__)
 
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
@@ -30,158 +32,79 @@ class Unauthorized(Exception):
     """A credential was given and is not good; the text is for the log, the client only sees 401."""
 
 
+Identified = User | None
+Found = tuple[User, list[str]] | None
+"""The user, and the audiences (of those asked for) that the token is good for; None: not a token of this method."""
+
+
 class Authenticator(Protocol):
-    def authenticate(self, request: Request) -> User | None: ...
+    def authenticate(self, request: Request) -> Identified | Awaitable[Identified]: ...
 
 
 class TokenAuthenticator(Protocol):
-    def authenticate_token(self, token: str, audiences: Sequence[str]) -> tuple[User, list[str]] | None:
-        """The user, and the audiences (of those asked for) that the token is good for. `audiences` empty: the
-        API server's own."""
+    def authenticate_token(self, token: str, audiences: Sequence[str]) -> Found | Awaitable[Found]:
+        """`audiences` empty: the API server's own."""
         ...
 
 
-class Authentication:
-    def __init__(self, methods: Sequence[Authenticator], *, anonymous: bool) -> None:
-        self.methods = methods
-        self.anonymous = anonymous
+@dataclass(slots=True, frozen=True)
+class Anonymous:
+    """Whether somebody without credentials is `system:anonymous`; with `paths`, only there."""
 
-    def authenticate(self, request: Request) -> User:
+    enabled: bool = True
+    paths: frozenset[str] = frozenset()
+
+    def user(self, request: Request) -> User:
         """Raises ApiError 401."""
-        wrong = False
-        for method in self.methods:
-            try:
-                user = method.authenticate(request)
-            except Unauthorized:
-                wrong = True
-                continue
-            if user is not None:
-                if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups:
-                    return user
-                return replace(user, groups=(*user.groups, AUTHENTICATED))
-        if wrong or not self.anonymous:
+        if not self.enabled or (self.paths and request.path not in self.paths):
             raise unauthorized()
         return ANONYMOUS
 
 
-class X509:
-    """A client certificate from the cluster's authority: CN is the name, each O a group.
+class Authentication:
+    def __init__(self, methods: Sequence[Authenticator], *, anonymous: Anonymous) -> None:
+        self.methods = methods
+        self.anonymous = anonymous
 
-    The handshake has verified the chain against all authorities that this server trusts; whether it is *this*
-    one is asked here, since the front proxy's authority must not make users.
-    """
+    def authenticate(self, request: Request) -> User | Awaitable[User]:
+        """Raises ApiError 401, at once or when awaited."""
+        return self._ask(request, iter(self.methods), wrong=False)
 
-    def __init__(self, ca_file: str) -> None:
-        from cryptography import x509
+    def _ask(self, request: Request, methods: Iterator[Authenticator], *, wrong: bool) -> User | Awaitable[User]:
+        for method in methods:
+            try:
+                found = method.authenticate(request)
+            except Unauthorized as e:
+                log.debug("%s", e)
+                wrong = True
+                continue
+            if found is None:
+                continue
+            if not isinstance(found, User):
+                return self._wait(request, found, methods, wrong=wrong)
+            return _authenticated(found)
+        if wrong:
+            raise unauthorized()
+        return self.anonymous.user(request)
 
-        self._authorities = x509.load_pem_x509_certificates(Path(ca_file).read_bytes())
-        self._known: dict[bytes, tuple[User, float] | None] = {}
-
-    def authenticate(self, request: Request) -> User | None:
-        der = request.peer_certificate
-        if der is None:
-            return None
-        found = self._known.get(der, False)
-        if found is False:
-            if len(self._known) > 10_000:
-                self._known.clear()
-            found = self._known[der] = self._read(der)
-        if found is None:
-            return None
-        user, not_after = found  # type: ignore[misc]
-        if time.time() > not_after:
-            raise Unauthorized("certificate has expired")
-        return user
-
-    def _read(self, der: bytes) -> tuple[User, float] | None:
-        from cryptography import x509
-        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
-
-        certificate = x509.load_der_x509_certificate(der)
-        if not any(issued_by(certificate, ca) for ca in self._authorities):
-            return None
+    async def _wait(
+        self, request: Request, answer: Awaitable[Identified], methods: Iterator[Authenticator], *, wrong: bool
+    ) -> User:
         try:
-            usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-            if (
-                ExtendedKeyUsageOID.CLIENT_AUTH not in usages
-                and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages
-            ):
-                return None
-        except x509.ExtensionNotFound:
-            pass
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        if not names:
-            return None
-        groups = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-        uids = certificate.subject.get_attributes_for_oid(ObjectIdentifier("1.3.6.1.4.1.57683.2"))
-        user = User(
-            str(names[0].value),
-            str(uids[0].value) if uids else "",
-            (*(str(g.value) for g in groups), AUTHENTICATED),
-            {CREDENTIAL_ID: [f"X509SHA256={hashlib.sha256(der).hexdigest()}"]},
-        )
-        return user, certificate.not_valid_after_utc.timestamp()
+            found = await answer
+        except Unauthorized as e:
+            log.debug("%s", e)
+            found, wrong = None, True
+        if found is not None:
+            return _authenticated(found)
+        user = self._ask(request, methods, wrong=wrong)
+        return user if isinstance(user, User) else await user
 
 
-def issued_by(certificate: object, authority: object) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)  # type: ignore[attr-defined]
-    except Exception:
-        return False
-    return True
-
-
-class RequestHeader:
-    """A front proxy, known by its certificate, says who asks."""
-
-    def __init__(
-        self,
-        ca_file: str,
-        allowed_names: Sequence[str],
-        username_headers: Sequence[str],
-        group_headers: Sequence[str],
-        extra_prefixes: Sequence[str],
-    ) -> None:
-        from cryptography import x509
-
-        self._authorities = x509.load_pem_x509_certificates(Path(ca_file).read_bytes())
-        self._allowed = frozenset(allowed_names)
-        self._user = [h.lower() for h in username_headers]
-        self._group = [h.lower() for h in group_headers]
-        self._extra = [p.lower() for p in extra_prefixes]
-        self._proxies: dict[bytes, bool] = {}
-
-    def authenticate(self, request: Request) -> User | None:
-        name = next((request.headers[h] for h in self._user if request.headers.get(h)), "")
-        if not name or request.peer_certificate is None:
-            return None
-        der = request.peer_certificate
-        trusted = self._proxies.get(der)
-        if trusted is None:
-            trusted = self._proxies[der] = self._is_proxy(der)
-        if not trusted:
-            return None
-        headers = request.headers
-        groups = tuple(g for h in self._group if h in headers for g in headers[h].split("\n"))
-        extra = {
-            unquote(h[len(prefix) :]): headers[h].split("\n")
-            for prefix in self._extra
-            for h in headers
-            if h.startswith(prefix)
-        }
-        for h in [*self._user, *self._group, *(h for h in headers if h.startswith(tuple(self._extra)))]:
-            headers.pop(h, None)
-        return User(name, "", groups, extra)
-
-    def _is_proxy(self, der: bytes) -> bool:
-        from cryptography import x509
-        from cryptography.x509.oid import NameOID
-
-        certificate = x509.load_der_x509_certificate(der)
-        if not any(issued_by(certificate, ca) for ca in self._authorities):
-            return False
-        names = {str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-        return not self._allowed or bool(self._allowed & names)
+def _authenticated(user: User) -> User:
+    if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups:
+        return user
+    return replace(user, groups=(*user.groups, AUTHENTICATED))
 
 
 class Bearer:
@@ -192,7 +115,7 @@ class Bearer:
     def __init__(self, methods: Sequence[TokenAuthenticator]) -> None:
         self.methods = methods
 
-    def authenticate(self, request: Request) -> User | None:
+    def authenticate(self, request: Request) -> Identified | Awaitable[Identified]:
         header = request.headers.get("authorization")
         token = ""
         if header is not None:
@@ -205,22 +128,47 @@ class Bearer:
         found = self.authenticate_token(token, ())
         if found is None:
             raise Unauthorized("invalid bearer token")
-        return found[0]
+        return found[0] if isinstance(found, tuple) else _user_of(found)
 
-    def authenticate_token(self, token: str, audiences: Sequence[str]) -> tuple[User, list[str]] | None:
-        """Raises Unauthorized when a method knows the token and finds it wrong."""
-        wrong: Unauthorized | None = None
-        for method in self.methods:
+    def authenticate_token(self, token: str, audiences: Sequence[str]) -> Found | Awaitable[Found]:
+        """Raises Unauthorized when methods know the token and find it wrong: what each says of it."""
+        return self._ask(token, audiences, iter(self.methods), [])
+
+    def _ask(
+        self, token: str, audiences: Sequence[str], methods: Iterator[TokenAuthenticator], wrong: list[str]
+    ) -> Found | Awaitable[Found]:
+        for method in methods:
             try:
                 found = method.authenticate_token(token, audiences)
             except Unauthorized as e:
-                wrong = e
+                wrong.append(str(e))
                 continue
-            if found is not None:
+            if found is None:
+                continue
+            if isinstance(found, tuple):
                 return found
-        if wrong is not None:
-            raise wrong
+            return self._wait(token, audiences, found, methods, wrong)
+        if wrong:
+            raise Unauthorized(wrong[0] if len(wrong) == 1 else f"[{', '.join(dict.fromkeys(wrong))}]")
         return None
+
+    async def _wait(
+        self,
+        token: str,
+        audiences: Sequence[str],
+        answer: Awaitable[Found],
+        methods: Iterator[TokenAuthenticator],
+        wrong: list[str],
+    ) -> Found:
+        try:
+            found = await answer
+        except Unauthorized as e:
+            wrong.append(str(e))
+            found = None
+        if found is not None:
+            return found
+        last = self._ask(token, audiences, methods, wrong)
+        return last if last is None or isinstance(last, tuple) else await last
 
     def _from_protocols(self, request: Request) -> str:
         import base64
@@ -237,6 +185,13 @@ class Bearer:
                 except (binascii.Error, UnicodeDecodeError):
                     raise Unauthorized("bad token in WebSocket protocol") from None
         return ""
+
+
+async def _user_of(answer: Awaitable[Found]) -> User:
+    found = await answer
+    if found is None:
+        raise Unauthorized("invalid bearer token")
+    return found[0]
 
 
 class TokenFile:
@@ -269,12 +224,11 @@ class StaticTokens:
 __all__ = [
     "ANONYMOUS",
     "AUTHENTICATED",
+    "Anonymous",
     "ApiError",
     "Authentication",
     "Bearer",
-    "RequestHeader",
     "StaticTokens",
     "TokenFile",
     "Unauthorized",
-    "X509",
 ]

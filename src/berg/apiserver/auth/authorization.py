@@ -1,14 +1,15 @@
 """Authorization: may this user do that? Authorizers are asked in turn; the first that allows or denies decides.
 
-Decisions are asked for on every request, so an authorizer answers from memory, without waiting; only a webhook
-(which is asked last and whose answers are cached) may wait.
+Decisions are asked for on every request, so an authorizer answers from memory, at once; only a webhook may give an
+awaitable of its answer instead. Whoever asks has both to take: `settled()`, or, in the request chain, a look at
+what came.
 
 Source: k8s.io/apiserver pkg/authorization.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -49,6 +50,8 @@ class AuthzAttributes:
 class Verdict:
     decision: Decision
     reason: str = ""
+    error: str = ""
+    """what went wrong on the way; a request that is not allowed is then answered with 500"""
 
     @property
     def allowed(self) -> bool:
@@ -59,8 +62,15 @@ ALLOWED = Verdict(Decision.ALLOW)
 NO_OPINION = Verdict(Decision.NO_OPINION)
 
 
+Answer = Verdict | Awaitable[Verdict]
+
+
 class Authorizer(Protocol):
-    def authorize(self, a: AuthzAttributes) -> Verdict: ...
+    def authorize(self, a: AuthzAttributes) -> Answer: ...
+
+
+async def settled(answer: Answer) -> Verdict:
+    return answer if isinstance(answer, Verdict) else await answer
 
 
 class AlwaysAllow:
@@ -74,22 +84,50 @@ class AlwaysDeny:
 
 
 class Union:
-    """`system:masters` may do everything; then each authorizer in the order of `--authorization-mode`."""
+    """`system:masters` may do everything; then each authorizer in its order. They are exchanged when the
+    configuration is read again."""
 
     def __init__(self, authorizers: Sequence[Authorizer]) -> None:
         self.authorizers = authorizers
 
-    def authorize(self, a: AuthzAttributes) -> Verdict:
+    def authorize(self, a: AuthzAttributes) -> Answer:
         if MASTERS in a.user.groups:
             return ALLOWED
-        reasons: list[str] = []
-        for authorizer in self.authorizers:
-            verdict = authorizer.authorize(a)
-            if verdict.decision is not Decision.NO_OPINION:
-                return verdict
-            if verdict.reason:
-                reasons.append(verdict.reason)
-        return Verdict(Decision.NO_OPINION, "\n".join(reasons)) if reasons else NO_OPINION
+        return _ask(a, iter(self.authorizers), [], [])
+
+
+def _ask(a: AuthzAttributes, left: Iterator[Authorizer], reasons: list[str], errors: list[str]) -> Answer:
+    for authorizer in left:
+        answer = authorizer.authorize(a)
+        if not isinstance(answer, Verdict):
+            return _wait(a, answer, left, reasons, errors)
+        decided = _decided(answer, reasons, errors)
+        if decided is not None:
+            return decided
+    if not reasons and not errors:
+        return NO_OPINION
+    return Verdict(Decision.NO_OPINION, "\n".join(reasons), _joined(errors))
+
+
+async def _wait(
+    a: AuthzAttributes, answer: Awaitable[Verdict], left: Iterator[Authorizer], reasons: list[str], errors: list[str]
+) -> Verdict:
+    decided = _decided(await answer, reasons, errors)
+    return decided if decided is not None else await settled(_ask(a, left, reasons, errors))
+
+
+def _decided(verdict: Verdict, reasons: list[str], errors: list[str]) -> Verdict | None:
+    if verdict.decision is not Decision.NO_OPINION:
+        return verdict
+    if verdict.reason:
+        reasons.append(verdict.reason)
+    if verdict.error:
+        errors.append(verdict.error)
+    return None
+
+
+def _joined(errors: list[str]) -> str:
+    return errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]" if errors else ""
 
 
 def attributes_of(user: User, info: RequestInfo, field_selector: str = "", label_selector: str = "") -> AuthzAttributes:

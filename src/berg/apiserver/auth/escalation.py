@@ -6,7 +6,7 @@ Source: kubernetes pkg/registry/rbac (escalation_check.go, policybased storages)
 
 from __future__ import annotations
 
-from berg.apiserver.auth.authorization import MASTERS, Authorizer, AuthzAttributes
+from berg.apiserver.auth.authorization import MASTERS, Authorizer, AuthzAttributes, settled
 from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer, Rule, describe, uncovered
 from berg.apiserver.http.message import User
 from berg.apiserver.registry.call import Call
@@ -32,11 +32,11 @@ class EscalationCheck:
         if old is not None and _only_housekeeping(obj, old):
             return
         if call.registry.storage.plural in ROLES:
-            self._check_role(call, user, obj, old)
+            await self._check_role(call, user, obj, old)
         else:
-            self._check_binding(call, user, obj)
+            await self._check_binding(call, user, obj)
 
-    def _check_role(self, call: Call, user: User, obj: Obj, old: Obj | None) -> None:
+    async def _check_role(self, call: Call, user: User, obj: Obj, old: Obj | None) -> None:
         plural = call.registry.storage.plural
         if (
             old is not None
@@ -45,7 +45,7 @@ class EscalationCheck:
         ):
             return
         name = obj["metadata"].get("name", "")
-        if self._may(user, "escalate", plural, call.namespace, name):
+        if await self._may(user, "escalate", plural, call.namespace, name):
             return
         if obj.get("aggregationRule"):
             everything = [Rule(r) for r in _EVERYTHING]
@@ -57,11 +57,11 @@ class EscalationCheck:
         if why:
             raise status.forbidden(GROUP, plural, name, why)
 
-    def _check_binding(self, call: Call, user: User, obj: Obj) -> None:
+    async def _check_binding(self, call: Call, user: User, obj: Obj) -> None:
         plural = call.registry.storage.plural
         name, ref = obj["metadata"].get("name", ""), obj.get("roleRef") or {}
         role_plural = "roles" if ref.get("kind") == "Role" else "clusterroles"
-        if self._may(user, "bind", role_plural, call.namespace, ref.get("name", "")):
+        if await self._may(user, "bind", role_plural, call.namespace, ref.get("name", "")):
             return
         rules = self._rbac.role_rules(ref, call.namespace)
         if rules is None:
@@ -70,8 +70,9 @@ class EscalationCheck:
         if why:
             raise status.forbidden(GROUP, plural, name, why)
 
-    def _may(self, user: User, verb: str, plural: str, namespace: str, name: str) -> bool:
-        return self._authorizer.authorize(AuthzAttributes(user, verb, GROUP, "*", plural, "", namespace, name)).allowed
+    async def _may(self, user: User, verb: str, plural: str, namespace: str, name: str) -> bool:
+        asked = AuthzAttributes(user, verb, GROUP, "*", plural, "", namespace, name)
+        return (await settled(self._authorizer.authorize(asked))).allowed
 
     def _lacking(self, user: User, namespace: str, wanted: list[Rule]) -> str:
         missing = uncovered(self._rbac.rules_for(user, namespace), wanted)

@@ -16,7 +16,7 @@ from berg.machinery import status
 _EXTRA = "impersonate-extra-"
 
 
-def impersonate(request: Request, authorizer: Authorizer) -> User:
+async def impersonate(request: Request, authorizer: Authorizer) -> User:
     """The user to act as. Raises Forbidden, or BadRequest when no user is named."""
     requestor = request.user
     assert requestor is not None
@@ -44,7 +44,7 @@ def impersonate(request: Request, authorizer: Authorizer) -> User:
     if uid:
         asked.append(AuthzAttributes(requestor, "impersonate", "authentication.k8s.io", "v1", "uids", name=uid))
     for question in asked:
-        verdict = authorizer.authorize(question)
+        verdict = await authorization.settled(authorizer.authorize(question))
         if not verdict.allowed:
             raise authorization.forbidden(question, verdict.reason)
     if account is not None and not groups:

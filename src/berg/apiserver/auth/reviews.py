@@ -5,12 +5,12 @@ Source: kubernetes pkg/registry/authorization, pkg/registry/authentication.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from berg.apiserver.admission.interface import CREATE, Attributes
+from berg.apiserver.auth import rules, selectors
 from berg.apiserver.auth.authentication import AUTHENTICATED, Bearer, Unauthorized
-from berg.apiserver.auth.authorization import Authorizer, AuthzAttributes, Decision
-from berg.apiserver.auth.rbac import RBACAuthorizer
+from berg.apiserver.auth.authorization import AuthzAttributes, Decision, Union, settled
 from berg.apiserver.http.message import Request, Response, User
 from berg.apiserver.registry import decoding, negotiation
 from berg.apiserver.registry.options import write_options
@@ -26,12 +26,11 @@ _ONE_OF = "exactly one of nonResourceAttributes or resourceAttributes must be sp
 
 
 class Reviews:
-    def __init__(self, services: Services, authorizer: Authorizer, rbac: RBACAuthorizer, bearer: Bearer) -> None:
+    def __init__(self, services: Services, union: Union, bearer: Bearer) -> None:
         self._services = services
-        self._authorizer = authorizer
-        self._rbac = rbac
+        self._union = union
         self._bearer = bearer
-        self._answers: dict[str, Callable[[Request, Obj], None]] = {
+        self._answers: dict[str, Callable[[Request, Obj], Awaitable[None]]] = {
             "subjectaccessreviews": self._subject_access,
             "localsubjectaccessreviews": self._local_subject_access,
             "selfsubjectaccessreviews": self._self_subject_access,
@@ -64,17 +63,17 @@ class Reviews:
         attributes = Attributes(CREATE, resource, "", info.namespace, "", obj, None, user, options.obj("CreateOptions"))
         await self._services.admission.run_mutating(attributes)
         await self._services.admission.run_validating(attributes)
-        self._answers[resource.plural](request, obj)
+        await self._answers[resource.plural](request, obj)
         return negotiation.respond(request, obj, accepted, code=201)
 
     # ---- authorization
 
-    def _subject_access(self, request: Request, obj: Obj) -> None:
+    async def _subject_access(self, request: Request, obj: Obj) -> None:
         spec = obj.get("spec") or {}
         self._refuse("SubjectAccessReview", _validate(spec, subject=True))
-        self._decide(obj, _subject(spec))
+        await self._decide(obj, _subject(spec))
 
-    def _local_subject_access(self, request: Request, obj: Obj) -> None:
+    async def _local_subject_access(self, request: Request, obj: Obj) -> None:
         spec, info = obj.get("spec") or {}, request.info
         errors = _validate(spec, subject=True)
         decoding.match_namespace(obj, info.namespace)
@@ -86,59 +85,57 @@ class Reviews:
             why = "disallowed on this kind of request"
             errors.append(status.invalid_value("spec.nonResourceAttributes", spec["nonResourceAttributes"], why))
         self._refuse("LocalSubjectAccessReview", errors)
-        self._decide(obj, _subject(spec))
+        await self._decide(obj, _subject(spec))
 
-    def _self_subject_access(self, request: Request, obj: Obj) -> None:
+    async def _self_subject_access(self, request: Request, obj: Obj) -> None:
         self._refuse("SelfSubjectAccessReview", _validate(obj.get("spec") or {}, subject=False))
-        self._decide(obj, _user(request))
+        await self._decide(obj, _user(request))
 
-    def _decide(self, obj: Obj, user: User) -> None:
-        verdict = self._authorizer.authorize(_attributes(obj["spec"], user))
+    async def _decide(self, obj: Obj, user: User) -> None:
+        asked, ignored = _attributes(obj["spec"], user)
+        verdict = await settled(self._union.authorize(asked))
         answer: Obj = {"allowed": verdict.allowed}
         if verdict.decision is Decision.DENY:
             answer["denied"] = True
         if verdict.reason:
             answer["reason"] = verdict.reason
+        faults = [verdict.error] if verdict.error else []
+        faults += [f"spec.resourceAttributes.{name} {how} due to parse error" for name, how in ignored]
+        if faults:
+            answer["evaluationError"] = "; ".join(faults)
         obj["status"] = answer
 
     def _refuse(self, kind: str, errors: list[FieldError]) -> None:
         if errors:
             raise status.invalid(AUTHORIZATION, kind, "", errors)
 
-    def _self_subject_rules(self, request: Request, obj: Obj) -> None:
+    async def _self_subject_rules(self, request: Request, obj: Obj) -> None:
         namespace = (obj.get("spec") or {}).get("namespace") or ""
         if not namespace:
             raise status.bad_request("no namespace on request")
-        user = _user(request)
-        resource_rules: list[Obj] = []
-        url_rules: list[Obj] = []
-        if "system:masters" in user.groups:
-            resource_rules.append({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
-            url_rules.append({"verbs": ["*"], "nonResourceURLs": ["*"]})
-        for rule in self._rbac.rules_for(user, namespace):
-            kept = {k: v for k, v in rule.obj.items() if v}
-            if kept.get("nonResourceURLs"):
-                url_rules.append({"verbs": kept.get("verbs", []), "nonResourceURLs": kept["nonResourceURLs"]})
-            if kept.get("resources"):
-                resource_rules.append({k: v for k, v in kept.items() if k != "nonResourceURLs"})
-        obj["status"] = {"resourceRules": resource_rules, "nonResourceRules": url_rules, "incomplete": False}
-        if "system:nodes" in user.groups:
-            obj["status"]["incomplete"] = True
-            obj["status"]["evaluationError"] = "node authorizer does not support user rule resolution"
+        found = rules.of(self._union, _user(request), namespace)
+        obj["status"] = {
+            "resourceRules": found.resources,
+            "nonResourceRules": found.paths,
+            "incomplete": found.incomplete,
+        }
+        if found.errors:
+            obj["status"]["evaluationError"] = ", ".join(found.errors)
 
     # ---- authentication
 
-    def _self_subject(self, request: Request, obj: Obj) -> None:
+    async def _self_subject(self, request: Request, obj: Obj) -> None:
         obj["metadata"]["creationTimestamp"] = rfc3339(self._services.clock.now())
         obj["status"] = {"userInfo": _user_info(_user(request))}
 
-    def _token(self, request: Request, obj: Obj) -> None:
+    async def _token(self, request: Request, obj: Obj) -> None:
         spec = obj.get("spec") or {}
         if not spec.get("token"):
             raise status.bad_request("token is required for TokenReview in authentication")
         answer: Obj = {}
         try:
-            found = self._bearer.authenticate_token(spec["token"], spec.get("audiences") or ())
+            asked = self._bearer.authenticate_token(spec["token"], spec.get("audiences") or ())
+            found = asked if asked is None or isinstance(asked, tuple) else await asked
         except Unauthorized as e:
             found = None
             answer["error"] = str(e)
@@ -175,21 +172,28 @@ def _subject(spec: Obj) -> User:
     return User(spec.get("user", ""), spec.get("uid", ""), tuple(spec.get("groups") or ()), extra)
 
 
-def _attributes(spec: Obj, user: User) -> AuthzAttributes:
-    if spec.get("resourceAttributes") is not None:
-        a = spec["resourceAttributes"]
-        return AuthzAttributes(
-            user,
-            a.get("verb", ""),
-            a.get("group", ""),
-            a.get("version") or "*",
-            a.get("resource", ""),
-            a.get("subresource", ""),
-            a.get("namespace", ""),
-            a.get("name", ""),
-        )
-    a = spec["nonResourceAttributes"]
-    return AuthzAttributes(user, a.get("verb", ""), path=a.get("path", ""), is_resource=False)
+def _attributes(spec: Obj, user: User) -> tuple[AuthzAttributes, list[tuple[str, str]]]:
+    """What is asked, and which selectors were left out, wholly or in part."""
+    a = spec.get("resourceAttributes")
+    if a is None:
+        a = spec["nonResourceAttributes"]
+        return AuthzAttributes(user, a.get("verb", ""), path=a.get("path", ""), is_resource=False), []
+    of_fields, fields_ignored = selectors.field_text(a.get("fieldSelector") or {})
+    of_labels, labels_ignored = selectors.label_text(a.get("labelSelector") or {})
+    asked = AuthzAttributes(
+        user,
+        a.get("verb", ""),
+        a.get("group", ""),
+        a.get("version") or "*",
+        a.get("resource", ""),
+        a.get("subresource", ""),
+        a.get("namespace", ""),
+        a.get("name", ""),
+        field_selector=of_fields,
+        label_selector=of_labels,
+    )
+    ignored = [("fieldSelector", fields_ignored), ("labelSelector", labels_ignored)]
+    return asked, [(name, how) for name, how in ignored if how]
 
 
 def _validate(spec: Obj, *, subject: bool) -> list[FieldError]:
@@ -202,4 +206,6 @@ def _validate(spec: Obj, *, subject: bool) -> list[FieldError]:
         errors.append(status.invalid_value("spec.resourceAttributes", None, _ONE_OF))
     if subject and not spec.get("user") and not spec.get("groups"):
         errors.append(status.invalid_value("spec.user", "", "at least one of user or group must be specified"))
+    if resource is not None:
+        errors += selectors.validate(resource, "spec.resourceAttributes")
     return errors

@@ -84,6 +84,7 @@ class ServiceAccountTokens:
         lookup: Lookup,
         clock: Clock,
         check_objects: bool = True,
+        extend: bool = True,
     ) -> None:
         from cryptography.hazmat.primitives import serialization
 
@@ -93,6 +94,7 @@ class ServiceAccountTokens:
         self._lookup = lookup
         self._clock = clock
         self._check_objects = check_objects
+        self._extend = extend
         self._private: Any = None
         publics: list[Any] = []
         if signing_key_file:
@@ -139,7 +141,7 @@ class ServiceAccountTokens:
         if node is not None:
             private["node"] = {k: v for k, v in node.items() if v}
         expires = now + expiration_s
-        if bound is not None and bound[0] == "pod" and expiration_s == WARN_AFTER_S:
+        if self._extend and bound is not None and bound[0] == "pod" and expiration_s == WARN_AFTER_S:
             private["warnafter"] = expires
             expires = now + EXTENSION_S
         jti = str(uuid.uuid4())

@@ -41,7 +41,7 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     peer_certificate: bytes | None = None
-    """DER of the client's verified certificate"""
+    """DER of the client's certificate, as it came: authentication verifies it"""
     remote: str = ""
     user: User | None = None
     """set by authentication"""
@@ -49,6 +49,8 @@ class Request:
     """the RequestInfo, set by the chain"""
     attributes: dict[str, Any] = field(default_factory=dict)
     """what one stage leaves for a later one (audit annotations, warnings, …)"""
+    peer_intermediates: tuple[bytes, ...] = ()
+    """what the client sent with it, between it and an authority"""
     _query: dict[str, list[str]] | None = None
 
     @property

@@ -22,6 +22,7 @@ import httptools
 
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.http.stream import RawStream
+from berg.apiserver.http.tls import intermediates
 from berg.machinery import status
 from berg.machinery.codec import json as codec
 
@@ -47,6 +48,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.parser = httptools.HttpRequestParser(self)
         self.peer_certificate: bytes | None = None
+        self.peer_intermediates: tuple[bytes, ...] = ()
         self.remote = ""
         self.raw: RawStream | None = None
         self.task: asyncio.Task[None] | None = None
@@ -75,6 +77,8 @@ class HTTPProtocol(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.peer_certificate = tls.getpeercert(binary_form=True)
+            if self.peer_certificate is not None:
+                self.peer_intermediates = intermediates(tls)
         self.server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -192,6 +196,8 @@ class HTTPProtocol(asyncio.Protocol):
             peer_certificate=self.peer_certificate,
             remote=self.remote,
         )
+        if self.peer_intermediates:
+            request.peer_intermediates = self.peer_intermediates
         self._waiting.append((request, parser.should_keep_alive()))
         if self.task is None:
             self._next()

@@ -18,20 +18,6 @@ IDLE_S = 90.0
 HEADER_S = 32.0
 
 
-def tls_context(cert_file: str, key_file: str, client_ca_files: list[str]) -> ssl.SSLContext:
-    """Server TLS. Client certificates are asked for and, when given, must come from one of the authorities."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert_file, key_file)
-    context.set_alpn_protocols(["http/1.1"])
-    for path in client_ca_files:
-        context.load_verify_locations(path)
-    if client_ca_files:
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
-
-
 class HTTPServer:
     """`port` 0 takes a free one; `port` afterwards says which."""
 
@@ -43,7 +29,9 @@ class HTTPServer:
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         max_body_bytes: int = 3 << 20,
+        share_port: bool = False,
     ) -> None:
+        """`share_port`: other processes may listen on the same address and port (SO_REUSEPORT)."""
         self.handler = handler
         self.host = host
         self.port = port
@@ -51,6 +39,7 @@ class HTTPServer:
         self.connections: set[HTTPProtocol] = set()
         self.stopping = False
         self._tls = tls
+        self._share_port = share_port
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._date = b""
@@ -63,6 +52,8 @@ class HTTPServer:
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._share_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.bind((self.host, self.port))
         except BaseException:

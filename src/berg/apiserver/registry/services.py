@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from berg.apiserver.auth.authorization import Authorizer, AuthzAttributes
+from berg.apiserver.auth.authorization import Authorizer, AuthzAttributes, settled
 from berg.apiserver.config import Config
 from berg.apiserver.http.message import User
 from berg.apiserver.registry import conversion
@@ -202,7 +202,7 @@ class Services:
         asked = AuthzAttributes(
             user, verb, resource.group, resource.version, resource.plural, subresource, namespace, name
         )
-        return self.authorizer.authorize(asked).allowed
+        return (await settled(self.authorizer.authorize(asked))).allowed
 
     def strategy(self, resource: Resource) -> Strategy:
         registry = self.registries.get((resource.group, resource.plural))

@@ -80,7 +80,7 @@ async def _may_create(call: Call) -> None:
     if not call.admission or services.authorizer is None:
         return
     asked = AuthzAttributes(call.user, "create", r.group, r.version, r.plural, "", call.namespace, call.name)
-    verdict = services.authorizer.authorize(asked)
+    verdict = await authorization.settled(services.authorizer.authorize(asked))
     if not verdict.allowed:
         raise authorization.forbidden(asked, verdict.reason)
 

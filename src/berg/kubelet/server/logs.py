@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from berg.kubelet import logs
-from berg.kubelet.inotify import Inotify
 from berg.kubelet.server.http import Request
 from berg.machinery.clock import parse_rfc3339, rfc3339
+from berg.machinery.inotify import Inotify
 from berg.machinery.status import Obj
 
 CHUNK = 1 << 16

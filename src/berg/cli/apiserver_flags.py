@@ -1,0 +1,73 @@
+"""Flags of kube-apiserver that `berg apiserver` takes and that change nothing: flag → (a switch?, why)."""
+
+from __future__ import annotations
+
+_HTTP2 = "HTTP/1.1 is what this server speaks"
+_GO = "a matter of the Go runtime"
+_WATCH_CACHE = "every resource is in the watch cache, which grows and shrinks by itself"
+_ETCD = "the store watches its own state; nothing is polled"
+_LOGGING = "there is one log format"
+_METRICS = "all metrics are shown under their names and with their labels"
+_PEERS = "requests are not sent on to other API servers"
+_ELECTION = "leaders are elected without coordination by the API server"
+_EMULATION = "one version is served: v1.37"
+
+ACCEPTED: dict[str, tuple[bool, str]] = {
+    # connections
+    "disable-http2-serving": (True, _HTTP2),
+    "http2-max-streams-per-connection": (False, _HTTP2),
+    "goaway-chance": (False, _HTTP2),
+    "permit-address-sharing": (True, "addresses in TIME_WAIT are always used again"),
+    "max-connection-bytes-per-sec": (False, "connections are not throttled"),
+    "egress-selector-config-file": (False, "connections are made directly"),
+    # start and end
+    "livez-grace-period": (False, "the server is live from the first request on"),
+    "send-retry-after-while-not-ready-once": (True, "nothing is listened to before the server is ready"),
+    "shutdown-send-retry-after": (True, "a server that stops closes its listener first"),
+    "shutdown-watch-termination-grace-period": (False, "watches end at once; clients resume them elsewhere"),
+    "storage-initialization-timeout": (False, "the server is not ready before all resources are read"),
+    "emulated-version": (False, _EMULATION),
+    "emulation-forward-compatible": (True, _EMULATION),
+    "min-compatibility-version": (False, _EMULATION),
+    "runtime-config-emulation-forward-compatible": (True, _EMULATION),
+    # the store
+    "storage-backend": (False, "the store is told apart by --etcd-servers"),
+    "etcd-servers-overrides": (False, "all resources are in one store"),
+    "etcd-compaction-interval": (False, "history is compacted by the store, every five minutes"),
+    "etcd-count-metric-poll-period": (False, _ETCD),
+    "etcd-db-metric-poll-interval": (False, _ETCD),
+    "etcd-healthcheck-timeout": (False, _ETCD),
+    "etcd-readycheck-timeout": (False, _ETCD),
+    "lease-reuse-duration-seconds": (False, "what expires together shares a lease by itself"),
+    "watch-cache": (True, _WATCH_CACHE),
+    "watch-cache-sizes": (False, _WATCH_CACHE),
+    "delete-collection-workers": (False, "a collection is deleted as fast as the store takes it"),
+    "enable-garbage-collector": (True, "dependents are deleted by the controller manager's garbage collector"),
+    # logs and metrics
+    "log-flush-frequency": (False, _LOGGING),
+    "log-json-info-buffer-size": (False, _LOGGING),
+    "log-json-split-stream": (True, _LOGGING),
+    "log-text-info-buffer-size": (False, _LOGGING),
+    "log-text-split-stream": (True, _LOGGING),
+    "logging-format": (False, _LOGGING),
+    "vmodule": (False, "-v counts for all modules"),
+    "enable-logs-handler": (True, "deprecated: /logs is not served"),
+    "allow-metric-labels": (False, _METRICS),
+    "allow-metric-labels-manifest": (False, _METRICS),
+    "disabled-metrics": (False, _METRICS),
+    "show-hidden-metrics-for-version": (False, _METRICS),
+    "contention-profiling": (True, _GO),
+    "debug-socket-path": (False, _GO),
+    # the rest
+    "admission-control": (False, "deprecated: use --enable-admission-plugins and --disable-admission-plugins"),
+    "aggregator-reject-forwarding-redirect": (True, "answers of aggregated servers are passed on as they are"),
+    "coordinated-leadership-lease-duration": (False, _ELECTION),
+    "coordinated-leadership-renew-deadline": (False, _ELECTION),
+    "coordinated-leadership-retry-period": (False, _ELECTION),
+    "endpoint-reconciler-type": (False, "each server writes the endpoints of the kubernetes service when it starts"),
+    "kubelet-timeout": (False, "kubelets are given ten seconds to answer"),
+    "kubernetes-service-node-port": (False, "the kubernetes service has no node port"),
+    "peer-advertise-ip": (False, _PEERS),
+    "peer-advertise-port": (False, _PEERS),
+    "peer-ca-file": (False, _PEERS),
+}
