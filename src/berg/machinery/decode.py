@@ -252,7 +252,7 @@ def _int_or_string(
     kind = f"number {value}" if value.__class__ in (int, float) else ""
     if kind:
         raise WrongType(f"json: cannot unmarshal {kind} into Go value of type int32")
-    raise _wrong(value, field, None, "int32")
+    raise _wrong(value, field, _at(field, where, owner), "int32")
 
 
 _TIME_LAYOUT = "2006-01-02T15:04:05Z07:00"
@@ -264,7 +264,7 @@ _CANONICAL_TIME = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(
 
 def _time(field: Field, value: Any, path: str, unknown: list[str], where: _Where | None, owner: TypeDef) -> Any:
     if value.__class__ is not str:
-        raise _wrong(value, field, None, "string")
+        raise _wrong(value, field, _at(field, where, owner), "string")
     if _CANONICAL_TIME.fullmatch(value):
         return value
     try:
@@ -273,27 +273,47 @@ def _time(field: Field, value: Any, path: str, unknown: list[str], where: _Where
         raise WrongType(_time_error(value, _TIME_LAYOUT)) from None
 
 
+_MICRO = re.compile(r".{19}\.\d{6}(?!\d)")
+
+
 def _microtime(field: Field, value: Any, path: str, unknown: list[str], where: _Where | None, owner: TypeDef) -> Any:
     if value.__class__ is not str:
-        raise _wrong(value, field, None, "string")
+        raise _wrong(value, field, _at(field, where, owner), "string")
     try:
-        return rfc3339_micro(parse_rfc3339(value))
+        if _MICRO.match(value):
+            return rfc3339_micro(parse_rfc3339(value))
     except ValueError:
-        raise WrongType(_time_error(value, _MICRO_LAYOUT)) from None
+        pass
+    raise WrongType(_time_error(value, _MICRO_LAYOUT))
+
+
+_RANGES = {"01": ("month", 1, 12), "15": ("hour", 0, 23), "04": ("minute", 0, 59), "05": ("second", 0, 59)}
 
 
 def _time_error(value: str, layout: str) -> str:
-    """Go names the part of the layout at which parsing stopped."""
+    """Go names the part of the layout at which parsing stopped, or the part that is out of its range."""
     rest, at = value, layout
     for part in ("2006", "-", "01", "-", "02", "T", "15", ":", "04", ":", "05"):
-        if part.isdigit():
-            taken = rest[: len(part)]
-            if not (taken.isdigit() and len(taken) == len(part)):
-                return f'parsing time "{value}" as "{layout}": cannot parse "{rest}" as "{part}"'
-        elif rest[:1] != part:
+        taken = rest[: len(part)]
+        sound = taken.isdigit() and len(taken) == len(part) if part.isdigit() else taken == part
+        if not sound:
             return f'parsing time "{value}" as "{layout}": cannot parse "{rest}" as "{part}"'
+        name, low, high = _RANGES.get(part, ("", 0, 0))
+        if name and not low <= int(taken) <= high:
+            return f'parsing time "{value}": {name} out of range'
         rest, at = rest[len(part) :], at[len(part) :]
-    return f'parsing time "{value}" as "{layout}": cannot parse "{rest}" as "{at}"'
+    fraction = re.match(r"\.\d{6}" if at.startswith(".") else r"(\.\d+)?", rest)
+    if fraction is None:
+        return f'parsing time "{value}" as "{layout}": cannot parse "{rest}" as ".000000"'
+    rest = rest[fraction.end() :]
+    zone = re.fullmatch(r"Z|[+-](\d\d):(\d\d)", rest)
+    if zone is None:
+        return f'parsing time "{value}" as "{layout}": cannot parse "{rest}" as "Z07:00"'
+    if zone[1] and int(zone[1]) > 24:
+        return f'parsing time "{value}": time zone offset hour out of range'
+    if zone[2] and int(zone[2]) > 60:
+        return f'parsing time "{value}": time zone offset minute out of range'
+    return f'parsing time "{value}": day out of range'
 
 
 _DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")

@@ -34,8 +34,9 @@ def _regex(message: str, pattern: str, *examples: str) -> str:
     return f"{message} (e.g. {shown}regex used for validation is '{pattern}')"
 
 
-def _long(limit: int) -> str:
-    return f"must be no more than {limit} bytes"
+def _long(limit: int, unit: str = "characters") -> str:
+    """Upstream counts characters in names, and bytes in label keys and values."""
+    return f"must be no more than {limit} {unit}"
 
 
 LABEL_MESSAGE = _regex(
@@ -75,8 +76,8 @@ VALUE_MESSAGE = _regex(
 )
 
 
-def _check(name: str, pattern: re.Pattern[str], limit: int, message: str) -> list[str]:
-    faults = [] if len(name) <= limit else [_long(limit)]
+def _check(name: str, pattern: re.Pattern[str], limit: int, message: str, unit: str = "characters") -> list[str]:
+    faults = [] if len(name) <= limit else [_long(limit, unit)]
     if not pattern.fullmatch(name):
         faults.append(message)
     return faults
@@ -105,7 +106,7 @@ def wildcard_dns1123_subdomain(name: str) -> list[str]:
 
 
 def label_value(value: str) -> list[str]:
-    return _check(value, _value, 63, VALUE_MESSAGE)
+    return _check(value, _value, 63, VALUE_MESSAGE, "bytes")
 
 
 def qualified_name(name: str) -> list[str]:
@@ -117,7 +118,7 @@ def qualified_name(name: str) -> list[str]:
         if not prefix:
             faults.append("prefix part must be non-empty")
         else:
-            faults += [f"prefix part {m}" for m in dns1123_subdomain(prefix)]
+            faults += [f"prefix part {m}" for m in _check(prefix, _subdomain, 253, SUBDOMAIN_MESSAGE, "bytes")]
     elif len(parts) == 1:
         short = parts[0]
     else:

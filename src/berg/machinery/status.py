@@ -20,6 +20,10 @@ Obj = dict[str, Any]
 """An object in Kubernetes' JSON shape."""
 
 
+OMITTED = object()
+"""the value of a fault that is told without it, as upstream's OmitValueType"""
+
+
 @dataclass(slots=True, frozen=True)
 class FieldError:
     """One fault in one field.
@@ -51,11 +55,15 @@ class FieldError:
     def body(self) -> str:
         """The text without the field's path, as upstream's `ErrorBody`."""
         text = self._TEXT[self.type]
-        if self.type not in (
-            "FieldValueRequired",
-            "FieldValueForbidden",
-            "FieldValueTooLong",
-            "InternalError",
+        if (
+            self.type
+            not in (
+                "FieldValueRequired",
+                "FieldValueForbidden",
+                "FieldValueTooLong",
+                "InternalError",
+            )
+            and self.value is not OMITTED
         ):
             text += f": {_show(self.value)}"
         return f"{text}: {self.detail}" if self.detail else text

@@ -23,6 +23,7 @@ async def create(call: Call, obj: Obj, *, tracked: bool = True) -> CacheEntry:
     (apply). Raises ApiError."""
     registry = call.registry
     meta = obj.setdefault("metadata", {})
+    objectmeta.wipe_system_fields(meta)
     dedup_owners(call, obj)
     if tracked:
         await fieldmanager.on_create(call, obj)

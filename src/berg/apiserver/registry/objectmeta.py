@@ -32,7 +32,13 @@ def fill_system_fields(obj: Obj, now: datetime) -> None:
     meta = obj["metadata"]
     meta["creationTimestamp"] = rfc3339(now)
     meta["uid"] = str(uuid.uuid4())
-    for field in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"):
+    meta.pop("resourceVersion", None)
+    wipe_system_fields(meta)
+
+
+def wipe_system_fields(meta: Obj) -> None:
+    """Nobody creates an object that is being deleted already."""
+    for field in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
         meta.pop(field, None)
 
 
@@ -57,8 +63,10 @@ def validate(registry: Registry, obj: Obj) -> list[FieldError]:
             errors += [status.invalid_value("metadata.namespace", namespace, m) for m in names.dns1123_label(namespace)]
     elif namespace:
         errors.append(status.forbidden_field("metadata.namespace", "not allowed on this type"))
+    if (generation := meta.get("generation") or 0) < 0:
+        errors.append(status.invalid_value("metadata.generation", generation, "must be greater than or equal to 0"))
     errors += _validate_maps(meta)
-    errors += _validate_finalizers(meta.get("finalizers") or [])
+    errors += _validate_finalizers(meta.get("finalizers") or [], registry)
     return errors
 
 
@@ -66,7 +74,7 @@ def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
     """What may never change, and what must stay well-formed."""
     meta, old_meta = obj["metadata"], old["metadata"]
     errors = validate(registry, obj) if meta.get("name") != old_meta.get("name") else _validate_maps(meta)
-    errors += _validate_finalizers(meta.get("finalizers") or [])
+    errors += _validate_finalizers(meta.get("finalizers") or [], registry)
     if old_meta.get("deletionTimestamp"):
         added = sorted(set(meta.get("finalizers") or ()) - set(old_meta.get("finalizers") or ()))
         if added:
@@ -127,10 +135,19 @@ def _validate_owner(ref: Obj) -> list[FieldError]:
     return errors
 
 
-def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
+_STANDARD_FINALIZERS = ("kubernetes", ORPHAN, FOREGROUND)
+_OTHER_APIS = ("apiextensions.k8s.io", "apiregistration.k8s.io")
+
+
+def _validate_finalizers(finalizers: list[str], registry: Registry) -> list[FieldError]:
     errors = []
     for finalizer in finalizers:
         errors += [status.invalid_value("metadata.finalizers", finalizer, m) for m in names.qualified_name(finalizer)]
+    if finalizers and not registry.custom and registry.storage.group not in _OTHER_APIS:
+        for i, finalizer in enumerate(finalizers):
+            if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+                why = "name is neither a standard finalizer name nor is it fully qualified"
+                errors.append(status.invalid_value(f"metadata.finalizers[{i}]", finalizer, why))
     if ORPHAN in finalizers and FOREGROUND in finalizers:
         errors.append(
             status.invalid_value(

@@ -217,6 +217,11 @@ class Registry:
         return status.conflict(self.storage.group, self.storage.plural, name, why)
 
     def invalid(self, name: str, errors: list[status.FieldError]) -> status.ApiError:
+        type_ = None if self.custom else self.type_of(self.storage)
+        if type_ is not None:
+            from berg.apiserver.registry.shown import errors_as_go
+
+            errors = errors_as_go(type_, errors)
         return status.invalid(self.storage.group, self.storage.kind, name, errors)
 
     def validate_name(self, name: str, *, prefix: bool = False) -> list[str]:

@@ -40,7 +40,7 @@ def make_call(
     namespace = info.namespace if registry.storage.namespaced else ""
     warnings: list[str] = request.attributes.setdefault("warnings", [])
     context = Context(
-        resource if registry.custom else registry.storage,
+        resource,
         namespace,
         user,
         info.subresource,

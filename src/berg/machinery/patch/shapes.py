@@ -41,7 +41,7 @@ def _shape(field: Field) -> int:
             return LEAF
         return STRUCT if field.struct is not None else DEDUCED
     if kind == "any":
-        return LEAF if field.wire in ("json", "schemaorarray", "schemaorbool", "schemaorstrings") else DEDUCED
+        return LEAF if field.wire in ("json", "raw", "schemaorarray", "schemaorbool", "schemaorstrings") else DEDUCED
     return DEDUCED if kind == "fieldsv1" else LEAF
 
 

@@ -37,7 +37,7 @@ class ControllerRevisionStrategy(Strategy):
         if obj.get("data") is None:
             errors.append(required("data", "data is mandatory"))
         elif not isinstance(obj["data"], dict):
-            errors.append(invalid_value("data", obj["data"], "must be a JSON or YAML object"))
+            errors.append(required("data", "data must be a valid JSON object"))
         revision = obj.get("revision") or 0
         if revision < 0:
             errors.append(invalid_value("revision", revision, "must be greater than or equal to 0"))

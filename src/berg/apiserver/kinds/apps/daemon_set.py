@@ -38,7 +38,9 @@ class DaemonSetStrategy(WorkloadStrategy):
 
     def default(self, obj: Obj) -> None:
         super().default(obj)
-        spec = obj["spec"]
+        metadata, spec = obj["metadata"], obj["spec"]
+        if TEMPLATE_GENERATION not in (metadata.get("annotations") or {}):
+            self._template_generation(obj, 0)
         strategy = spec.get("updateStrategy")
         if strategy is None:
             strategy = spec["updateStrategy"] = {}

@@ -52,8 +52,7 @@ class StatefulSetStrategy(WorkloadStrategy):
             if not retention.get(key):
                 retention[key] = "Retain"
         for claim in spec.get("volumeClaimTemplates") or ():
-            claim.setdefault("apiVersion", "v1")
-            claim.setdefault("kind", "PersistentVolumeClaim")
+            claim["apiVersion"], claim["kind"] = "v1", "PersistentVolumeClaim"
             claim_spec_defaults(claim.setdefault("spec", {}))
             if not (status := claim.setdefault("status", {})).get("phase"):
                 status["phase"] = "Pending"

@@ -5,6 +5,8 @@ Source: kubernetes pkg/apis/apps/validation, pkg/apis/core/validation ValidateRe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.kinds import checks, int_or_percent
 from berg.apiserver.kinds.core.pod_spec.validation import validate_template
 from berg.apiserver.kinds.immutable import immutable
@@ -25,15 +27,27 @@ MISMATCH = "`selector` does not match template `labels`"
 
 
 def labels_match(selector: Obj | None, labels: Obj) -> bool:
-    """Whether a selector selects the labels; one that can't be read is refused elsewhere."""
+    """Whether a selector selects the labels; one that can't be read is refused elsewhere. None selects nothing."""
+    if selector is None:
+        return False
+    if validate_selector(selector, ""):
+        return True
     try:
         return Selector.of(selector).matches(labels)
     except ValueError:
         return True
 
 
-def _template_labels(template: Obj) -> Obj:
-    return (template.get("metadata") or {}).get("labels") or {}
+def template_labels(template: Obj) -> Obj | None:
+    return (template.get("metadata") or {}).get("labels") or None
+
+
+def mismatch(spec: Obj, selector: Obj | None, path: str = "spec.template") -> list[FieldError]:
+    """The template's labels are not what the selector selects."""
+    labels = template_labels(spec.get("template") or {})
+    if labels_match(selector, labels or {}):
+        return []
+    return [invalid_value(f"{path}.metadata.labels", labels, MISMATCH)]
 
 
 def _selector(spec: Obj, kind: str, path: str = "spec") -> list[FieldError]:
@@ -47,12 +61,12 @@ def _selector(spec: Obj, kind: str, path: str = "spec") -> list[FieldError]:
 
 
 def _template(spec: Obj, owner: str, path: str = "spec.template") -> list[FieldError]:
-    """A template of pods that run for ever, selected by their owner."""
-    template = spec.get("template") or {}
-    errors: list[FieldError] = []
-    if not is_empty(spec.get("selector")) and not labels_match(spec["selector"], _template_labels(template)):
-        errors.append(invalid_value(f"{path}.metadata.labels", _template_labels(template), MISMATCH))
-    errors += validate_template(template, path)
+    """A template of pods that run for ever, selected by their owner; not looked at under a selector that says
+    nothing sound."""
+    template, selector = spec.get("template") or {}, spec.get("selector")
+    if validate_selector(selector, ""):
+        return [invalid_value("spec.selector", selector, "" if owner == "StatefulSet" else "invalid label selector")]
+    errors = mismatch(spec, selector, path) + validate_template(template, path)
     return errors + _runs_for_ever(template, owner, path)
 
 
@@ -148,19 +162,14 @@ def validate_replication_controller(obj: Obj) -> list[FieldError]:
     template = spec.get("template")
     if template is None:
         return [*errors, required("spec.template")]
-    labels = _template_labels(template)
-    if any(labels.get(k) != v for k, v in selector.items()):
-        errors.append(invalid_value("spec.template.metadata.labels", labels, MISMATCH))
-    errors += validate_template(template, "spec.template")
+    errors += mismatch(spec, {"matchLabels": selector}) + validate_template(template, "spec.template")
     return errors + _runs_for_ever(template, "ReplicationController", "spec.template")
 
 
 def validate_daemon_set(obj: Obj) -> list[FieldError]:
     spec = obj.get("spec") or {}
     template, selector = spec.get("template") or {}, spec.get("selector")
-    errors = validate_selector(selector, "spec.selector")
-    if selector is None or not labels_match(selector, _template_labels(template)):
-        errors.append(invalid_value("spec.template.metadata.labels", _template_labels(template), MISMATCH))
+    errors = validate_selector(selector, "spec.selector") + mismatch(spec, selector)
     if selector is not None and is_empty(selector):
         errors.append(invalid_value("spec.selector", selector, "empty selector is invalid for daemonset"))
     errors += validate_template(template, "spec.template") + _runs_for_ever(template, "DaemonSet", "spec.template")
@@ -194,15 +203,19 @@ def validate_stateful_set(obj: Obj) -> list[FieldError]:
     from berg.apiserver.kinds.core.volume_validation import validate_claim_spec
 
     spec = obj.get("spec") or {}
-    errors = _stateful_set_spec(spec)
+    claims: list[FieldError] = []
     for i, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
-        errors += validate_claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{i}].spec")
-    if service := spec.get("serviceName"):
-        errors += checks.named("spec.serviceName", service, names.dns1123_label)
-    return errors
+        claims += validate_claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{i}].spec")
+    service = spec.get("serviceName")
+    return _stateful_set_spec(
+        spec, claims, checks.named("spec.serviceName", service, names.dns1123_label) if service else []
+    )
 
 
-def _stateful_set_spec(spec: Obj) -> list[FieldError]:
+def _stateful_set_spec(
+    spec: Obj, claims: Sequence[FieldError] = (), service: Sequence[FieldError] = ()
+) -> list[FieldError]:
+    """`claims`, `service`: the faults of what can't change later, in their places among the others."""
     errors: list[FieldError] = []
     policy = spec.get("podManagementPolicy")
     if not policy:
@@ -232,8 +245,9 @@ def _stateful_set_spec(spec: Obj) -> list[FieldError]:
         for key in ("whenDeleted", "whenScaled"):
             where = f"spec.persistentVolumeClaimRetentionPolicy.{key}"
             errors += checks.one_of(where, retention.get(key), ["Retain", "Delete"], empty=None)
-    errors += _counts(spec, "replicas", "minReadySeconds")
+    errors += [*claims, *_counts(spec, "replicas", "minReadySeconds")]
     errors += checks.not_negative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
+    errors += service
     errors += _selector(spec, "statefulset")
     return errors + _template({**spec, "template": _with_claims(spec)}, "StatefulSet")
 
@@ -241,7 +255,8 @@ def _stateful_set_spec(spec: Obj) -> list[FieldError]:
 def _with_claims(spec: Obj) -> Obj:
     """The template as its pods will be: each claim template is a volume of its name, host names are given."""
     template = spec.get("template") or {}
-    claims = [(c.get("metadata") or {}).get("name") or "" for c in spec.get("volumeClaimTemplates") or ()]
+    given = spec.get("volumeClaimTemplates") or ()
+    claims = list(dict.fromkeys((c.get("metadata") or {}).get("name") or "" for c in given))
     pod = {k: v for k, v in (template.get("spec") or {}).items() if k not in ("hostname", "subdomain")}
     if claims:
         volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]

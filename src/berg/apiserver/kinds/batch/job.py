@@ -43,6 +43,11 @@ def failure_policy_defaults(spec: Obj) -> None:
                 pattern["status"] = "True"
 
 
+def _template_labels(obj: Obj) -> Obj | None:
+    found: Obj | None = ((obj["spec"].get("template") or {}).get("metadata") or {}).get("labels")
+    return found
+
+
 def generate_selector(obj: Obj) -> None:
     """What the user set stands; validation refuses what does not fit."""
     spec, metadata = obj["spec"], obj["metadata"]
@@ -113,14 +118,18 @@ class JobStrategy(WorkloadStrategy):
         super().default(obj)
         spec = obj["spec"]
         job_spec_defaults(spec)
+        if (labels := _template_labels(obj)) and not obj["metadata"].get("labels"):
+            obj["metadata"]["labels"] = labels  # one map: what is added to the template's is added here
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         super().prepare_for_create(ctx, obj)
+        metadata, labels = obj["metadata"], _template_labels(obj)
+        own = metadata.get("labels")
+        inherited = not own or own is labels or (metadata.get("generateName") and own == labels)
         if not obj["spec"].get("manualSelector"):
             generate_selector(obj)
-        labels = ((obj["spec"].get("template") or {}).get("metadata") or {}).get("labels")
-        if labels and not obj["metadata"].get("labels"):
-            obj["metadata"]["labels"] = dict(labels)
+        if inherited and (labels := _template_labels(obj)):
+            metadata["labels"] = dict(labels)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.batch.validation import validate_job

@@ -10,7 +10,7 @@ import copy
 import orjson
 
 from berg.apiserver.kinds import checks
-from berg.apiserver.kinds.apps.validation import MISMATCH, labels_match
+from berg.apiserver.kinds.apps.validation import labels_match, mismatch
 from berg.apiserver.kinds.batch import indexes
 from berg.apiserver.kinds.batch.job import NAME_LABELS, UID_LABELS
 from berg.apiserver.kinds.cells import has_condition
@@ -20,6 +20,7 @@ from berg.apiserver.kinds.label_selectors import validate_selector
 from berg.apiserver.kinds.sameness import same
 from berg.machinery import names
 from berg.machinery.status import (
+    OMITTED,
     FieldError,
     Obj,
     duplicate,
@@ -88,10 +89,7 @@ def _job_spec_with_selector(spec: Obj) -> list[FieldError]:
         errors.append(required("spec.selector"))
     else:
         errors += validate_selector(selector, "spec.selector")
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    if selector is None or not labels_match(selector, labels):
-        errors.append(invalid_value("spec.template.metadata.labels", labels, MISMATCH))
-    return errors
+    return errors + mismatch(spec, selector)
 
 
 def validate_job_spec(spec: Obj, path: str) -> list[FieldError]:
@@ -100,7 +98,9 @@ def validate_job_spec(spec: Obj, path: str) -> list[FieldError]:
         errors.append(required(f"{path}.backoffLimitPerIndex", "when maxFailedIndexes is specified"))
     if (managed := spec.get("managedBy")) is not None:
         domain, _, rest = managed.partition("/")
-        if not domain or not rest:
+        if not managed:
+            errors.append(required(f"{path}.managedBy"))
+        elif not domain or not rest:
             why = 'must be a domain-prefixed path (such as "acme.io/foo")'
             errors.append(invalid_value(f"{path}.managedBy", managed, why))
         else:
@@ -188,10 +188,10 @@ def _failure_policy(spec: Obj, policy: Obj, path: str) -> list[FieldError]:
         errors += _pod_conditions(conditions, f"{at}.onPodConditions")
         if codes is not None and conditions:
             why = "specifying both OnExitCodes and OnPodConditions is not supported"
-            errors.append(invalid_value(at, rule, why))
+            errors.append(invalid_value(at, OMITTED, why))
         if codes is None and not conditions:
             why = "specifying one of OnExitCodes and OnPodConditions is required"
-            errors.append(invalid_value(at, rule, why))
+            errors.append(invalid_value(at, OMITTED, why))
     return errors
 
 
@@ -217,7 +217,7 @@ def _exit_codes(codes: Obj, path: str, known: set[str | None]) -> list[FieldErro
         errors.append(invalid_value(f"{path}.containerName", name, why))
     at = f"{path}.values"
     if not values:
-        errors.append(invalid_value(at, values, "at least one value is required"))
+        errors.append(invalid_value(at, None, "at least one value is required"))
     elif len(values) > 255:
         errors.append(too_many(at, len(values), 255))
     seen: set[int] = set()

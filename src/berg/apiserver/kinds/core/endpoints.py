@@ -40,11 +40,6 @@ class EndpointsStrategy(Strategy):
                 if not port.get("protocol"):
                     port["protocol"] = "TCP"
 
-    def canonicalize(self, obj: Obj) -> None:
-        """The same endpoints are always written the same way: one subset for each set of ports, all sorted."""
-        if subsets := obj.get("subsets"):
-            obj["subsets"] = repacked(subsets)
-
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.endpoints_validation import validate_endpoints
 
@@ -52,30 +47,3 @@ class EndpointsStrategy(Strategy):
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         return ("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",)
-
-
-def repacked(subsets: Sequence[Obj]) -> list[Obj]:
-    """Source: kubernetes pkg/api/v1/endpoints RepackSubsets (same result, not the same order of hashing)."""
-    by_address: dict[tuple[str, str], tuple[Obj, bool, dict[tuple, Obj]]] = {}
-    bare: list[Obj] = []
-    for subset in subsets:
-        ports = subset.get("ports") or [None]
-        for key in ("addresses", "notReadyAddresses"):
-            for address in subset.get(key) or ():
-                target = (address.get("targetRef") or {}).get("uid") or ""
-                identity = (address.get("ip") or "", target)
-                _, ready, known = by_address.setdefault(identity, (address, True, {}))
-                by_address[identity] = (address, ready and key == "addresses", known)
-                for port in ports:
-                    if port is not None:
-                        known[(port.get("name") or "", port.get("protocol") or "", port.get("port"))] = port
-        if not subset.get("addresses") and not subset.get("notReadyAddresses") and subset.get("ports"):
-            bare.append(subset)
-    packed: dict[tuple, Obj] = {}
-    for identity in sorted(by_address):
-        address, ready, known = by_address[identity]
-        order = tuple(sorted(known, key=lambda k: (k[0], str(k[2]), k[1])))
-        entry = packed.setdefault(order, {"addresses": [], "notReadyAddresses": [], "ports": [known[k] for k in order]})
-        entry["addresses" if ready else "notReadyAddresses"].append(address)
-    result = [{k: v for k, v in packed[order].items() if v} for order in sorted(packed, key=str)]
-    return result + bare

@@ -60,8 +60,8 @@ class NamespaceStrategy(Strategy):
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         return [
             error
-            for i, finalizer in enumerate((obj.get("spec") or {}).get("finalizers") or ())
-            for error in validate_finalizer(finalizer, f"spec.finalizers[{i}]")
+            for finalizer in (obj.get("spec") or {}).get("finalizers") or ()
+            for error in validate_finalizer(finalizer, "spec.finalizers")
         ]
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:

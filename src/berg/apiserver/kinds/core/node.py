@@ -73,8 +73,14 @@ class NodeStrategy(Strategy):
     ]
 
     def default(self, obj: Obj) -> None:
-        if obj.get("spec") is None:
-            obj["spec"] = {}
+        spec = obj.get("spec")
+        if spec is None:
+            spec = obj["spec"] = {}
+        one, cidrs = spec.get("podCIDR"), spec.get("podCIDRs")
+        if one and (not cidrs or cidrs[0] != one):
+            spec["podCIDRs"] = [one]
+        elif cidrs and not one and cidrs[0]:
+            spec["podCIDR"] = cidrs[0]
         if not (status := obj.get("status")):
             return
         capacity, allocatable = status.get("capacity"), status.get("allocatable")

@@ -19,6 +19,7 @@ from berg.apiserver.kinds.core.service_allocation import (
     ports_of,
 )
 from berg.apiserver.kinds.core.service_fields import needs_health_check_port, needs_node_port
+from berg.apiserver.kinds.core.service_validation import cluster_ips
 from berg.machinery.status import ApiError, FieldError, Obj, internal_error, invalid, invalid_value
 
 
@@ -81,12 +82,13 @@ def _families(allocation: ServiceAllocation, obj: Obj, old: Obj | None) -> None:
     before = (old or {}).get("spec") or {}
     headless = spec.get("clusterIP") == "None"
     bare = headless and not spec.get("selector")
-    if not spec.get("ipFamilyPolicy"):
+    if spec.get("ipFamilyPolicy") is None:
         spec["ipFamilyPolicy"] = before.get("ipFamilyPolicy") or ("RequireDualStack" if bare else "SingleStack")
+    if errors := cluster_ips(spec, before):
+        raise _invalid(obj, errors)
     policy = spec["ipFamilyPolicy"]
     ips: list[str] = list(spec.get("clusterIPs") or ())
     families: list[str] = list(spec.get("ipFamilies") or ())
-    errors: list[FieldError] = []
 
     def refuse(path: str, value: object, why: str) -> None:
         errors.append(invalid_value(path, value, why))

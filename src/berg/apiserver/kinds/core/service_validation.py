@@ -65,7 +65,7 @@ def _external_name(spec: Obj) -> list[FieldError]:
     errors = [
         forbidden_field(f"spec.{key}", "may not be set for ExternalName services")
         for key in ("clusterIPs", "ipFamilies", "ipFamilyPolicy")
-        if spec.get(key)
+        if spec.get(key) or (key == "ipFamilyPolicy" and spec.get(key) is not None)
     ]
     return errors + checks.required_name("spec.externalName", (spec.get("externalName") or "").removesuffix("."))
 
@@ -143,7 +143,7 @@ def endpoint_ip(path: str, text: str) -> list[FieldError]:
     """Addresses that only mean something on one machine can't be endpoints."""
     ip = addresses.parse_ip(text)
     if ip is None:
-        return [invalid_value(path, text, addresses.BAD_IP)]
+        return [invalid_value(path, text, "must be a valid IP address")]
     for wrong, words in (
         (ip.is_unspecified, f"may not be unspecified ({text})"),
         (ip.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
@@ -180,7 +180,7 @@ def cluster_ips(spec: Obj, before: Obj) -> list[FieldError]:
             errors.append(not_supported(f"spec.ipFamilies[{i}]", family, ["IPv4", "IPv6"]))
         if family in families[:i]:
             errors.append(duplicate(f"spec.ipFamilies[{i}]", family))
-    if policy := spec.get("ipFamilyPolicy"):
+    if (policy := spec.get("ipFamilyPolicy")) is not None:
         supported = ["PreferDualStack", "RequireDualStack", "SingleStack"]
         if policy not in supported:
             errors.append(not_supported("spec.ipFamilyPolicy", policy, supported))

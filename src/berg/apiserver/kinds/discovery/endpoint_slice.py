@@ -25,6 +25,12 @@ def _endpoints(obj: Obj) -> str:
     return cells.some([a for e in obj.get("endpoints") or () for a in e.get("addresses") or ()])
 
 
+def _drop_topology(obj: Obj) -> None:
+    """What an earlier version of the API wrote stays until it is written again."""
+    for endpoint in obj.get("endpoints") or ():
+        endpoint.pop("deprecatedTopology", None)
+
+
 @strategy_for("discovery.k8s.io", "endpointslices")
 class EndpointSliceStrategy(Strategy):
     has_status = False
@@ -45,11 +51,16 @@ class EndpointSliceStrategy(Strategy):
         obj.setdefault("endpoints", None)
         obj.setdefault("ports", None)
 
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        _drop_topology(obj)
+
     def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         """Labels raise the generation too."""
         new, before = obj["metadata"], old["metadata"]
         if (new.get("labels") or {}) != (before.get("labels") or {}):
             new["generation"] = (before.get("generation") or 0) + 1
+        if obj.get("endpoints") != old.get("endpoints"):
+            _drop_topology(obj)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.discovery.validation import validate_endpoint_slice

@@ -32,7 +32,7 @@ def validate_endpoint_slice_update(obj: Obj, old: Obj) -> list[FieldError]:
 
 def endpoint_slice_warnings(obj: Obj) -> list[str]:
     if obj.get("addressType") == "FQDN":
-        return ["addressType: FQDN endpoints are deprecated"]
+        return ["spec.addressType: FQDN endpoints are deprecated"]
     warnings: list[str] = []
     for i, endpoint in enumerate(obj.get("endpoints") or ()):
         for j, text in enumerate(endpoint.get("addresses") or ()):
@@ -53,7 +53,7 @@ def _ports(ports: list[Obj]) -> list[FieldError]:
         if name in seen:
             errors.append(duplicate(f"{at}.name", name))
         seen.add(name)
-        errors += checks.one_of(f"{at}.protocol", port.get("protocol"), PROTOCOLS)
+        errors += checks.one_of(f"{at}.protocol", port.get("protocol"), PROTOCOLS, empty=None)
         if port.get("appProtocol") is not None:
             errors += checks.named(f"{at}.appProtocol", port["appProtocol"], names.qualified_name)
     return errors
