@@ -5,9 +5,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from berg.apiserver.config import Config
-from berg.machinery import pki
+
+if TYPE_CHECKING:
+    from berg.machinery import pki
 
 
 def ensure(config: Config) -> None:
@@ -15,6 +18,9 @@ def ensure(config: Config) -> None:
     wanted = (config.tls_cert_file, config.client_ca_file, config.service_account_signing_key_file)
     if all(wanted):
         return
+    from berg.machinery import pki
+    from berg.machinery.private import write_private
+
     if not config.cert_dir and not config.data_dir:
         raise ValueError("no certificates given, and no data directory to make them in")
     directory = Path(config.cert_dir) if config.cert_dir else Path(config.data_dir) / "pki"
@@ -36,7 +42,7 @@ def ensure(config: Config) -> None:
         key_file = directory / "sa.key"
         if not key_file.exists():
             key = pki.new_rsa_key()
-            pki.write_private(key_file, pki.key_pem(key))
+            write_private(key_file, pki.key_pem(key))
             (directory / "sa.pub").write_bytes(pki.public_pem(key))
         config.service_account_signing_key_file = str(key_file)
         if not config.service_account_key_file:
@@ -46,6 +52,8 @@ def ensure(config: Config) -> None:
 
 
 def _authority(directory: Path) -> Path:
+    from berg.machinery import pki
+
     path = directory / "ca.crt"
     if not path.exists():
         pki.CertificateAuthority.create("kubernetes").pair.write(directory, "ca")

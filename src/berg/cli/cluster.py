@@ -123,12 +123,10 @@ def up(
 
 
 def _merge(layout: Layout, elsewhere: Path | None) -> Path:
-    import yaml
-
     from berg.lifecycle import kubeconfig as files
 
     path = elsewhere or files.user_path()
-    files.merge(path, yaml.safe_load(layout.kubeconfig("admin").read_text()))
+    files.merge(path, files.read(layout.kubeconfig("admin")))
     return path
 
 

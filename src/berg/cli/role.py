@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ from typing import Any, Protocol
 from berg.cli.gate import ApiGate
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec
+from berg.machinery import collector
 
 log = logging.getLogger("berg.cli.role")
 
@@ -130,6 +132,7 @@ async def serve(build: Callable[[], list[Component]], root: Path, roles: list[st
     try:
         if starting.done():
             starting.result()  # a failure to start ends the process; the supervisor tries again
+            collector.settled()
             await stopping
         else:
             starting.cancel()
@@ -189,10 +192,9 @@ def main() -> int:
     import uvloop
 
     from berg.cli.logsetup import to_files
-    from berg.lifecycle import hostnet
-    from berg.lifecycle.up import roles
 
     role, root = sys.argv[1], Path(sys.argv[2])
+    gc.disable()  # until everything has started
     layout = Layout(root)
     spec = ClusterSpec.read(layout.spec)
     kind, _, name = role.partition("-")
@@ -200,10 +202,12 @@ def main() -> int:
     suffix = f"-{name}" if kind == "node" and name != spec.nodes[0].name else ""
     to_files(layout.logs, {k: v + suffix for k, v in table.items()}, next(iter(table.values())) + suffix)
     if netns := next((n.netns for n in spec.nodes if kind == "node" and n.name == name), ""):
+        from berg.lifecycle import hostnet
+
         hostnet.enter(netns)
     build = ROLES[role] if role in ROLES else node(name)
     try:
-        uvloop.run(serve(lambda: build(layout, spec), root, roles(spec)))
+        uvloop.run(serve(lambda: build(layout, spec), root, spec.roles))
     except Exception:
         log.exception("%s failed", role)
         raise

@@ -15,6 +15,7 @@ from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec
 from berg.machinery import pki
 from berg.machinery.pki import CertificateAuthority, KeyPair
+from berg.machinery.private import write_private
 
 _RENEW_BEFORE = timedelta(days=30)
 
@@ -79,7 +80,7 @@ def ensure(layout: Layout, spec: ClusterSpec) -> None:
     }
     if not (layout.pki / "sa.key").exists():
         key = pki.new_rsa_key()
-        pki.write_private(layout.pki / "sa.key", pki.key_pem(key))
+        write_private(layout.pki / "sa.key", pki.key_pem(key))
         (layout.pki / "sa.pub").write_bytes(pki.public_pem(key))
     several = any(n.netns for n in spec.nodes)
     here = f"https://127.0.0.1:{spec.api_port}"

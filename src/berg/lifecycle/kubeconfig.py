@@ -5,14 +5,20 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from berg.lifecycle.errors import LifecycleError
-from berg.machinery.pki import KeyPair, write_private
+from berg.machinery.private import write_private
+
+if TYPE_CHECKING:
+    from berg.machinery.pki import KeyPair
 
 Config = dict[str, Any]
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def client_config(context: str, server: str, authority: bytes, pair: KeyPair) -> Config:
@@ -42,7 +48,7 @@ def _base64(data: bytes) -> str:
 
 
 def write_config(path: Path, config: Config) -> None:
-    write_private(path, yaml.safe_dump(config, sort_keys=False).encode())
+    write_private(path, yaml.dump(config, Dumper=_DUMPER, sort_keys=False).encode())
 
 
 def user_path() -> Path:
@@ -79,10 +85,16 @@ def _load(path: Path) -> Config:
     if not path.exists():
         return empty
     try:
-        config = yaml.safe_load(path.read_text())
+        config = read(path)
     except (OSError, yaml.YAMLError) as e:
         raise LifecycleError(
             f"{path} can't be read as a kubeconfig: {e}",
             "Repair it, or let the cluster's context go elsewhere with --kubeconfig FILE.",
         ) from e
     return config or empty
+
+
+def read(path: Path) -> Config:
+    """Raises OSError, YAMLError."""
+    found: Config = yaml.load(path.read_text(), Loader=_LOADER)
+    return found

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
+from berg.lifecycle import kubeconfig as kubeconfigs
 
 
 class Probe:
-    """One kubeconfig's view of the API server. Every call opens a connection of its own."""
+    """One kubeconfig's view of the API server, over one connection that is kept; a watch has its own."""
 
     def __init__(self, kubeconfig: Path, timeout_s: float = 5) -> None:
-        config = yaml.safe_load(kubeconfig.read_text())
+        config = kubeconfigs.read(kubeconfig)
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         url = urlsplit(cluster["server"])
         self._host, self._port = url.hostname or "127.0.0.1", url.port or 443
         self._timeout_s = timeout_s
-        self._tls = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        self._kept: http.client.HTTPSConnection | None = None
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls.load_verify_locations(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
         self._tls.check_hostname = False  # reached by an address that a later certificate may not list
         with tempfile.NamedTemporaryFile() as pem:
             os.chmod(pem.name, 0o600)
@@ -33,20 +35,24 @@ class Probe:
             pem.flush()
             self._tls.load_cert_chain(pem.name)
 
-    def _open(self, path: str, timeout_s: float | None = None) -> http.client.HTTPResponse:
-        connection = http.client.HTTPSConnection(
-            self._host, self._port, timeout=timeout_s or self._timeout_s, context=self._tls
-        )
-        connection.request("GET", path)
-        return connection.getresponse()
+    def _connection(self, timeout_s: float) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Raises OSError when the server can't be reached."""
+        connection, self._kept = self._kept or self._connection(self._timeout_s), None
         try:
-            response = self._open(path)
-            return response.status, response.read()
+            connection.request("GET", path)
+            response = connection.getresponse()
+            found = response.status, response.read()
         except http.client.HTTPException as e:
+            connection.close()
             raise OSError(str(e) or type(e).__name__) from e
+        except OSError:
+            connection.close()
+            raise
+        self._kept = connection
+        return found
 
     def get_json(self, path: str) -> dict[str, Any] | None:
         """None for anything but a 200."""
@@ -61,6 +67,13 @@ class Probe:
 
     def watch(self, path: str, timeout_s: float) -> Iterator[dict[str, Any]]:
         """The events of a watch; ends, or raises OSError, after `timeout_s` of silence."""
-        response = self._open(path, timeout_s)
-        while line := response.readline():
-            yield json.loads(line)
+        connection = self._connection(timeout_s)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            while line := response.readline():
+                yield json.loads(line)
+        except http.client.HTTPException as e:
+            raise OSError(str(e) or type(e).__name__) from e
+        finally:
+            connection.close()

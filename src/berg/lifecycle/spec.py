@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from berg.lifecycle.errors import BadDataDir
-from berg.machinery.pki import write_private
+from berg.machinery.private import write_private
 
 LAYOUT = 1
 KUBERNETES = "v1.37.0"
@@ -70,6 +70,12 @@ class ClusterSpec:
     @property
     def context(self) -> str:
         return f"berg-{self.name}"
+
+    @property
+    def roles(self) -> list[str]:
+        """The processes of the cluster, in the order of their start."""
+        nodes = [f"node-{n.name}" for n in self.nodes] if self.runtime != "sim" else ["sim"]
+        return ["apiserver", "controllers", *nodes, *(["sim"] if self.sim_nodes and "sim" not in nodes else [])]
 
     def write(self, path: Path) -> None:
         write_private(path, json.dumps(asdict(self), indent=2).encode())

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,12 +48,6 @@ class Options:
     wait_s: float = 60.0
     sim_nodes: int = 0
     containerd_socket: str = "/run/containerd/containerd.sock"
-
-
-def roles(spec: ClusterSpec) -> list[str]:
-    """The processes of the cluster, in the order of their start."""
-    nodes = [f"node-{n.name}" for n in spec.nodes] if spec.runtime != "sim" else ["sim"]
-    return ["apiserver", "controllers", *nodes, *(["sim"] if spec.sim_nodes and "sim" not in nodes else [])]
 
 
 def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
@@ -146,7 +141,7 @@ def start(layout: Layout, spec: ClusterSpec) -> bool:
     hostnet.ensure(spec)
     if supervisor_of(layout.root):
         return False
-    spawn(layout.root, roles(spec))
+    spawn(layout.root, spec.roles)
     return True
 
 
@@ -156,49 +151,53 @@ def wait(layout: Layout, spec: ClusterSpec, wait_s: float, progress: Progress) -
     probe = Probe(layout.kubeconfig("admin"))
     progress.step("Waiting for the API")
     while not probe.ready():
-        _check(deadline, layout, "apiserver", "the API did not become ready")
-        time.sleep(0.02)
+        _check(deadline, layout, "apiserver", lambda: "the API did not become ready")
+        time.sleep(0.01)
     progress.step("Waiting for the node")
-    wanted = len(spec.nodes) or 1
-    while len(ready := _ready_nodes(probe)) < wanted:
-        _check(deadline, layout, "node", _why_not_ready(probe))
-        time.sleep(0.05)
+    ready = _await_nodes(probe, len(spec.nodes) or 1, deadline, layout)
     progress.note(f"Ready: {', '.join(ready[:10])}")
     if spec.runtime != "sim":
         progress.step("Waiting for DNS")
         while not dns_answers(spec.dns_address):
-            _check(deadline, layout, "dns", f"DNS does not answer at {spec.dns_address}")
+            _check(deadline, layout, "dns", lambda: f"DNS does not answer at {spec.dns_address}")
+            time.sleep(0.02)
+
+
+def _await_nodes(probe: Probe, wanted: int, deadline: float, layout: Layout) -> list[str]:
+    """The names of the nodes that are Ready, once there are as many as `wanted`."""
+    seen: dict[str, dict[str, Any]] = {}
+    ready: list[str] = []
+    while len(ready) < wanted:
+        _check(deadline, layout, "node", lambda: _why_not_ready(list(seen.values())))
+        seen.clear()
+        try:
+            for event in probe.watch("/api/v1/nodes?watch=true", max(0.1, deadline - time.monotonic())):
+                seen[event["object"]["metadata"]["name"]] = event["object"]
+                ready = [name for name, node in seen.items() if _ready_condition(node).get("status") == "True"]
+                if len(ready) >= wanted:
+                    break
+        except OSError:  # silence until the deadline, or a server that starts again
             time.sleep(0.05)
+    return ready
 
 
-def _ready_nodes(probe: Probe) -> list[str]:
-    return [
-        node["metadata"]["name"]
-        for node in _nodes(probe)
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
-    ]
+def _ready_condition(node: dict[str, Any]) -> dict[str, Any]:
+    conditions = node.get("status", {}).get("conditions", ())
+    return next((c for c in conditions if c["type"] == "Ready"), {})
 
 
-def _why_not_ready(probe: Probe) -> str:
-    for node in _nodes(probe):
-        for c in node.get("status", {}).get("conditions", ()):
-            if c["type"] == "Ready":
-                return f"node {node['metadata']['name']} is not Ready: {c.get('message', '')}"
+def _why_not_ready(nodes: list[dict[str, Any]]) -> str:
+    for node in nodes:
+        if condition := _ready_condition(node):
+            return f"node {node['metadata']['name']} is not Ready: {condition.get('message', '')}"
     return "no node registered"
 
 
-def _nodes(probe: Probe) -> list[dict[str, Any]]:
-    try:
-        return (probe.get_json("/api/v1/nodes?limit=30") or {}).get("items") or []
-    except OSError:
-        return []
-
-
-def _check(deadline: float, layout: Layout, component: str, why: str) -> None:
+def _check(deadline: float, layout: Layout, component: str, why: Callable[[], str]) -> None:
     if time.monotonic() > deadline:
         tail = _last_line(layout.logs, component)
         raise LifecycleError(
-            f"{why}{f' ({tail})' if tail else ''}",
+            f"{why()}{f' ({tail})' if tail else ''}",
             f"Look at: berg logs {component}. The cluster's processes go on; berg up waits again, berg down ends them.",
         )
 

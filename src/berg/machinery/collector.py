@@ -21,6 +21,6 @@ def held() -> Iterator[None]:
 
 
 def settled() -> None:
-    """What is there now stays until the process ends: later collections need not look at it. For programs only."""
-    gc.collect()
+    """For programs that have started: what is there now stays, and collections, from now on, need not look at it."""
     gc.freeze()
+    gc.enable()

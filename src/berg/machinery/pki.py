@@ -7,7 +7,6 @@ peer wants RS256: service-account tokens). All values are PEM bytes; files with 
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from berg.machinery.private import write_private
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -41,18 +42,6 @@ class KeyPair:
     def read(cls, directory: Path, name: str) -> KeyPair:
         """Raises OSError when one of the files is missing."""
         return cls((directory / f"{name}.crt").read_bytes(), (directory / f"{name}.key").read_bytes())
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Replaces `path` in one step; nobody but the owner can ever read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

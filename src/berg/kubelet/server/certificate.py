@@ -15,6 +15,7 @@ def serving_certificate(config: KubeletConfig, ips: list[str]) -> tuple[str, str
     if config.tls_cert_file and config.tls_private_key_file:
         return config.tls_cert_file, config.tls_private_key_file
     from berg.machinery import pki
+    from berg.machinery.private import write_private
 
     directory = Path(config.cert_dir or Path(config.root_dir) / "pki")
     certificate, key = directory / "kubelet.crt", directory / "kubelet.key"
@@ -22,6 +23,6 @@ def serving_certificate(config: KubeletConfig, ips: list[str]) -> tuple[str, str
         directory.mkdir(parents=True, exist_ok=True)
         authority = pki.CertificateAuthority.create(f"{config.node_name}-ca")
         pair = authority.issue(config.node_name, names=[config.node_name, *ips], server=True)
-        pki.write_private(key, pair.key)
+        write_private(key, pair.key)
         certificate.write_bytes(pair.certificate)
     return str(certificate), str(key)
