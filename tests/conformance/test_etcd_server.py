@@ -265,17 +265,16 @@ async def test_the_metrics_listener_shows_no_keys(tmp_path: Path) -> None:
 
 
 async def test_v2_watches_conditions_and_order(tmp_path: Path) -> None:
+    async def call(method: str, path: str, **form: str) -> tuple[int, Any]:
+        async with session.request(method, f"/v2/keys{path}", data=form or None) as answer:
+            return answer.status, await answer.json()
+
+    async def wait(query: str) -> Any:
+        async with session.get(f"/v2/keys{query}") as answer:
+            return await answer.json()
+
     server = await started(tmp_path / "v2")
     async with aiohttp.ClientSession(url(server)) as session:
-
-        async def call(method: str, path: str, **form: str) -> tuple[int, Any]:
-            async with session.request(method, f"/v2/keys{path}", data=form or None) as answer:
-                return answer.status, await answer.json()
-
-        async def wait(query: str) -> Any:
-            async with session.get(f"/v2/keys{query}") as answer:
-                return await answer.json()
-
         waiting = asyncio.create_task(wait("/dir?wait=true&recursive=true"))
         await asyncio.sleep(0.05)
         status, made = await call("PUT", "/dir/a", value="1")
@@ -295,6 +294,17 @@ async def test_v2_watches_conditions_and_order(tmp_path: Path) -> None:
     server = await started(tmp_path / "v2")  # the tree is as durable as the keys
     async with aiohttp.ClientSession(url(server)) as session, session.get("/v2/keys/dir/a") as answer:
         assert (await answer.json())["node"]["value"] == "2"
+        # what came before the restart is forgotten, and says so: nobody waits for what has already happened
+        async with session.get(f"/v2/keys/dir/a?wait=true&waitIndex={index}") as gone:
+            assert (gone.status, (await gone.json())["errorCode"]) == (400, 401)
+        status, soon = await call("PUT", "/soon", value="1", ttl="0")
+        assert status == 201 and "expiration" in soon["node"]
+        gone_by = soon["node"]["modifiedIndex"] + 1
+        async with asyncio.timeout(10):
+            assert (await wait(f"/soon?wait=true&waitIndex={gone_by}"))["action"] == "expire"
+        async with session.get("/v2/stats/store") as answer:
+            stats = await answer.json()
+            assert (stats["setsSuccess"], stats["expireCount"]) == (1, 1)
     await server.stop()
 
 

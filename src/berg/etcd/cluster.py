@@ -10,16 +10,11 @@ from berg.etcd.users import Users
 from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.errors import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND
 
-_PEER_URLS = "etcd/peer-urls"
-
 
 class ClusterService:
     def __init__(self, member: Member, users: Users) -> None:
         self._member = member
         self._users = users
-        kept = member.store.meta.get(_PEER_URLS)
-        if kept:
-            member.peer_urls = kept.decode().split(",")
 
     def methods(self) -> list[Method]:
         def method(name: str, path: str, request: type, answer: type, unary: object) -> Method:
@@ -55,8 +50,7 @@ class ClusterService:
         self._users.must_be_admin(call)
         self._find(m.ID)
         _check_urls(m.peerURLs)
-        self._member.peer_urls = list(m.peerURLs)
-        await self._member.store.set_meta(_PEER_URLS, ",".join(m.peerURLs).encode())
+        await self._member.set_peer_urls(list(m.peerURLs))
         return pb.MemberUpdateResponse(header=self._header(), members=[self._member.message()])
 
     async def promote(self, call: Call, m: Message) -> Message:

@@ -17,7 +17,7 @@ VERSION = "3.6.14"
 CLUSTER_VERSION = "3.6.0"
 TERM = 2
 
-_CLUSTER_ID, _MEMBER_ID = "etcd/cluster-id", "etcd/member-id"
+_CLUSTER_ID, _MEMBER_ID, _PEER_URLS = "etcd/cluster-id", "etcd/member-id", "etcd/peer-urls"
 
 
 @dataclass(slots=True)
@@ -32,6 +32,14 @@ class Member:
     async def load(self) -> None:
         self.cluster_id = await self._kept(_CLUSTER_ID)
         self.id = await self._kept(_MEMBER_ID)
+
+        kept = self.store.meta.get(_PEER_URLS)
+        if kept:
+            self.peer_urls = kept.decode().split(",")
+
+    async def set_peer_urls(self, urls: list[str]) -> None:
+        self.peer_urls = urls
+        await self.store.set_meta(_PEER_URLS, ",".join(urls).encode())
 
     async def _kept(self, name: str) -> int:
         if name not in self.store.meta:

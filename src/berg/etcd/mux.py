@@ -63,7 +63,7 @@ class _Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._seen += data
         if self._seen.startswith(PREFACE):
-            connection = self._mux.http2(_certificate_name(self.transport))
+            connection = self._mux.http2(certificate_name(self.transport))
             self._mux.speaking = {c for c in self._mux.speaking if not c.transport.is_closing()}
             self._hand_over(connection)
             self._mux.speaking.add(connection)
@@ -77,7 +77,8 @@ class _Front(asyncio.Protocol):
         protocol.data_received(self._seen)
 
 
-def _certificate_name(transport: asyncio.Transport) -> str:
+def certificate_name(transport: asyncio.BaseTransport) -> str:
+    """Whom the client's certificate names; empty without one."""
     certificate = transport.get_extra_info("peercert") or {}
     for part in certificate.get("subject", ()):
         for key, value in part:

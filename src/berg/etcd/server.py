@@ -103,7 +103,9 @@ class EtcdServer:
         users.load()
         methods = self._methods(users)
         private = Path(self._private.name) / "http.sock"
-        web = self._web = Web(self.member, users, methods, enable_v2=config.enable_v2)
+        web = self._web = Web(
+            self.member, users, methods, enable_v2=config.enable_v2, by_certificate=config.client_cert_auth
+        )
         await web.start()
         self._behind = await asyncio.get_running_loop().create_unix_server(web.protocol, str(private))
         grpc = self._grpc = GrpcServer(

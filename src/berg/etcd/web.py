@@ -16,11 +16,14 @@ from berg.etcd.users import Users
 
 
 class Web:
-    def __init__(self, member: Member, users: Users, methods: list[Method], *, enable_v2: bool) -> None:
+    def __init__(
+        self, member: Member, users: Users, methods: list[Method], *, enable_v2: bool, by_certificate: bool = False
+    ) -> None:
         self._member = member
         self._gateway = Gateway(methods)
         self._v2: Any = None
         self._enable_v2 = enable_v2
+        self._by_certificate = by_certificate
         self._users = users
         self._server: web.Server | None = None
 
@@ -28,7 +31,7 @@ class Web:
         if self._enable_v2:
             from berg.etcd.v2.api import V2
 
-            self._v2 = V2(self._member)
+            self._v2 = V2(self._member, by_certificate=self._by_certificate)
             await self._v2.start()
         self._server = web.Server(self._handle, access_log=None)
 

@@ -15,8 +15,12 @@ import orjson
 from aiohttp import web
 
 from berg.etcd.member import TERM, Member
+from berg.etcd.mux import certificate_name
 from berg.etcd.v2 import tree as t
+from berg.etcd.v2.answer import encode, json_answer, message, not_allowed
+from berg.etcd.v2.members import Stats, members
 from berg.etcd.v2.tree import Change, Event, Node, Tree, V2Error
+from berg.etcd.v2.users import NOT_ENOUGH, Refused, V2Users
 from berg.etcd.v2.watchers import Watcher, Watchers
 from berg.storage.embedded.records import Meta
 from berg.storage.interface import StoreError
@@ -28,11 +32,14 @@ RETRY_S = 1.0
 
 
 class V2:
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, *, by_certificate: bool = False) -> None:
+        """`by_certificate`: who shows no password is who the client certificate names."""
         self._member = member
+        self._users = V2Users(member.store, _certificate_name if by_certificate else lambda request: "")
         self._store = member.store
         self._tree = Tree()
         self._watchers = Watchers()
+        self._stats = Stats(member.store.clock.now())
         self._writing = asyncio.Lock()
         self._expiring = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -41,6 +48,8 @@ class V2:
         meta = self._store.meta
         nodes = [Node(**orjson.loads(value)) for name, value in meta.items() if name.startswith(_NODE)]
         self._tree.apply(int(meta.get(_INDEX, b"3")), sorted(nodes, key=lambda n: n.path), [])
+        if _INDEX in meta:
+            self._watchers.starts = self._tree.index + 1  # what happened before is forgotten
         self._task = asyncio.create_task(self._expire())
 
     async def stop(self) -> None:
@@ -60,22 +69,18 @@ class V2:
                 error = V2Error(t.RAFT_INTERNAL, str(e), self._tree.index)
                 return self._answer(error.body(), error.status, error.index)
         if path == "/machines":
+            if request.method not in ("GET", "HEAD"):
+                return not_allowed("GET,HEAD")
             return web.Response(text=", ".join(self._member.client_urls))
         if path == "/members" or path.startswith("/members/"):
-            return self._members(request, path.removeprefix("/members").strip("/"))
-        if path == "/stats/self":
-            info = {"leader": f"{self._member.id:x}"}
-            return _json(
-                {"name": self._member.name, "id": f"{self._member.id:x}", "state": "StateLeader", "leaderInfo": info}
-            )
-        if path == "/stats/leader":
-            return _json({"leader": f"{self._member.id:x}", "followers": {}})
-        if path == "/stats/store":
-            return _json({"watchers": 0, "expireCount": 0})
-        if path == "/auth/enable" and request.method == "GET":
-            return _json({"enabled": False})
+            return await self._members(request, path.removeprefix("/members").strip("/"))
+        if path.startswith("/stats/"):
+            which = path.removeprefix("/stats/")
+            found = self._stats.answer(self._member, request, which, self._store.clock.now(), len(self._watchers))
+            if found is not None:
+                return found
         if path.startswith("/auth/"):
-            return _json({"message": "users and roles are those of the v3 API"}, 501)
+            return await self._auth(request, path.removeprefix("/auth"))
         return web.Response(status=404, text="404 page not found\n")
 
     # -- keys
@@ -84,43 +89,57 @@ class V2:
         if request.method not in ("GET", "HEAD", "PUT", "POST", "DELETE"):
             return web.Response(status=405, headers={"Allow": "HEAD,GET,PUT,POST,DELETE"}, text="Method Not Allowed\n")
         form = _Form({**request.query, **(await request.post() if request.method in ("PUT", "POST") else {})})
+        form.check(request.method)
+        asked = path + "/" if request.path.endswith("/") and path != "/" else path
+        if not await self._users.may(request, asked, recursive=form.flag("recursive")):
+            raise V2Error(t.UNAUTHORIZED, NOT_ENOUGH)
         if request.method in ("GET", "HEAD"):
             if form.flag("wait"):
                 return await self._wait(request, path, form)
-            event = self._tree.get(path, recursive=form.flag("recursive"), sorted=form.flag("sorted"), now=self._now())
+            try:
+                event = self._tree.get(
+                    path, recursive=form.flag("recursive"), sorted=form.flag("sorted"), now=self._now()
+                )
+            except V2Error:
+                self._stats.count("gets", False)
+                raise
+            self._stats.count("gets", True)
             return self._answer(event.body(), 200, event.index)
-        if form.flag("wait"):
-            raise V2Error(t.INVALID_FIELD, '"wait" can only be used with GET requests')
-        form.check()
         async with self._writing:
-            change = self._decide(request.method, path, form)
+            action = _action(request.method, form)
+            try:
+                change = self._decide(action, path, form)
+            except V2Error:
+                self._stats.count(action, False)
+                raise
             await self._commit(change)
+        self._stats.count(action, True)
         event = change.event
         body = event.body()
         if form.flag("noValueOnSuccess") and event.action in ("set", "compareAndSwap", "create", "update"):
             body = {"action": event.action}
         return self._answer(body, 201 if event.created else 200, event.index)
 
-    def _decide(self, method: str, path: str, form: _Form) -> Change:
+    def _decide(self, action: str, path: str, form: _Form) -> Change:
         tree, now = self._tree, self._now()
         ttl_s = form.ttl_s()
-        expires = now + ttl_s if ttl_s else None
+        expires = None if ttl_s is None else now + ttl_s
         value = None if form.flag("dir") else form.text("value")
-        previous = (form.text("prevValue"), form.number("prevIndex", t.INDEX_NAN))
+        previous = form.previous()
         refresh = form.flag("refresh")
-        if method == "POST":
-            return tree.create_in_order(path, value, expires, now)
-        if method == "DELETE":
-            if any(previous):
+        match action:
+            case "compareAndDelete":
                 return tree.compare_and_delete(path, previous, now)
-            return tree.delete(path, now, dir=form.flag("dir"), recursive=form.flag("recursive"))
-        exists = form.choice("prevExist")
-        if exists is False:
-            return tree.put("create", path, value, expires, now)
-        if any(previous):
-            return tree.compare_and_swap(path, form.text("value"), previous, expires, now, refresh=refresh)
-        if exists:
-            return tree.update(path, form.text("value"), expires, now, refresh=refresh)
+            case "delete":
+                return tree.delete(path, now, dir=form.flag("dir"), recursive=form.flag("recursive"))
+            case "compareAndSwap":
+                return tree.compare_and_swap(path, form.text("value"), previous, expires, now, refresh=refresh)
+            case "update":
+                return tree.update(path, form.text("value"), expires, now, refresh=refresh)
+            case "create" if form.method == "POST":
+                return tree.create_in_order(path, value, expires, now)
+            case "create":
+                return tree.put("create", path, value, expires, now)
         return tree.put("set", path, value, expires, now, refresh=refresh)
 
     async def _commit(self, change: Change) -> None:
@@ -164,7 +183,7 @@ class V2:
 
     async def _tell(self, response: web.StreamResponse, watcher: Watcher, stream: bool) -> None:
         while (event := await watcher.events.get()) is not None:
-            await response.write(orjson.dumps(event.body()) + b"\n")
+            await response.write(encode(event.body()) + b"\n")
             if not stream:
                 return
 
@@ -184,33 +203,34 @@ class V2:
                 if self._tree.nodes.get(node.path) is node:
                     try:
                         await self._commit(self._tree.expire(node, self._now()))
+                        self._stats.count("expire", True)
                     except StoreError:
                         await self._store.clock.sleep(RETRY_S)
 
-    # -- members
+    async def _auth(self, request: web.BaseRequest, path: str) -> web.Response:
+        headers = {"X-Etcd-Cluster-Id": f"{self._member.cluster_id:x}"}
+        try:
+            status, body = await self._users.handle(request, path)
+        except Refused as e:
+            if e.status == 405:
+                return not_allowed(e.text)
+            if not e.text:
+                return web.Response(status=404, text="404 page not found\n")
+            return message(e.text, e.status, headers if e.text.startswith("auth: ") or "JSON" in e.text else {})
+        except StoreError as e:
+            return message(str(e), 500, headers)
+        if body is None:
+            return web.Response(status=status, headers=headers, content_type="application/json")
+        return json_answer(body, status, headers)
 
-    def _members(self, request: web.BaseRequest, rest: str) -> web.Response:
-        member = self._member
-        ours = {
-            "id": f"{member.id:x}",
-            "name": member.name,
-            "peerURLs": member.peer_urls,
-            "clientURLs": member.client_urls,
-        }
-        headers = {"X-Etcd-Cluster-Id": f"{member.cluster_id:x}"}
-        if request.method == "GET":
-            if rest == "":
-                return _json({"members": [ours]}, headers=headers)
-            if rest == "leader":
-                return _json(ours, headers=headers)
-            return _json({"message": "Not found"}, 404, headers)
-        if request.method == "POST":
-            text = "etcdserver: re-configuration failed due to not enough started members"
-            return _json({"message": text}, 409, headers)
-        if rest != ours["id"]:
-            return _json({"message": f"No such member: {rest}"}, 404, headers)
-        text = "etcdserver: re-configuration failed due to not enough started members"
-        return _json({"message": text}, 409, headers)
+    async def _members(self, request: web.BaseRequest, rest: str) -> web.Response:
+        if request.method not in ("GET", "POST", "DELETE", "PUT"):
+            return not_allowed("GET,POST,DELETE,PUT")
+        if request.method != "GET" and not await self._users.is_root(request):
+            return message(NOT_ENOUGH, 401)
+        if request.method in ("DELETE", "PUT") and not rest:
+            return web.Response(status=405, text="Method Not Allowed\n")
+        return await members(self._member, request, rest)
 
     # -- answers
 
@@ -226,7 +246,7 @@ class V2:
         }
 
     def _answer(self, body: dict[str, Any], status: int, index: int) -> web.Response:
-        return _json(body, status, self._headers(index))
+        return json_answer(body, status, self._headers(index))
 
 
 class _Form:
@@ -234,6 +254,7 @@ class _Form:
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
+        self.method = ""
 
     def text(self, name: str) -> str:
         return str(self._values.get(name, ""))
@@ -260,12 +281,26 @@ class _Form:
             raise V2Error(otherwise, f'invalid value for "{name}"')
         return int(value)
 
-    def ttl_s(self) -> int:
-        return self.number("ttl", t.TTL_NAN) if self._values.get("ttl") else 0
+    def ttl_s(self) -> int | None:
+        return self.number("ttl", t.TTL_NAN) if self._values.get("ttl") else None
 
-    def check(self) -> None:
+    def previous(self) -> tuple[str, int]:
+        return self.text("prevValue"), self.number("prevIndex", t.INDEX_NAN)
+
+    def check(self, method: str) -> None:
+        """Everything that can be wrong with the parameters alone, in etcd's order. Raises V2Error."""
+        self.method = method
+        for name in ("prevIndex", "waitIndex"):
+            self.number(name, t.INDEX_NAN)
+        for name in ("recursive", "sorted", "wait", "dir", "quorum", "stream"):
+            self.flag(name)
+        if self.flag("wait") and method != "GET":
+            raise V2Error(t.INVALID_FIELD, '"wait" can only be used with GET requests')
         if self._values.get("prevValue") == "":
             raise V2Error(t.PREV_VALUE_REQUIRED, '"prevValue" cannot be empty')
+        self.flag("noValueOnSuccess")
+        self.ttl_s()
+        self.choice("prevExist")
         if self.flag("refresh"):
             if self.text("value"):
                 raise V2Error(t.REFRESH_VALUE, "A value was provided on a refresh")
@@ -273,10 +308,21 @@ class _Form:
                 raise V2Error(t.REFRESH_TTL_REQUIRED, "No TTL value set")
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status, body=orjson.dumps(value) + b"\n", content_type="application/json", headers=headers or {}
-    )
+def _action(method: str, form: _Form) -> str:
+    """What the request asks for, in the words of events and statistics."""
+    conditions = any(form.previous())
+    if method == "DELETE":
+        return "compareAndDelete" if conditions else "delete"
+    exists = form.choice("prevExist")
+    if method == "POST" or exists is False:
+        return "create"
+    if conditions:
+        return "compareAndSwap"
+    return "update" if exists else "sets"
+
+
+def _certificate_name(request: web.BaseRequest) -> str:
+    return "" if request.transport is None else certificate_name(request.transport)
 
 
 __all__ = ["V2", "Event"]

@@ -26,6 +26,7 @@ KEY_NOT_FOUND, TEST_FAILED, NOT_FILE, NOT_DIR, NODE_EXISTS, ROOT_READ_ONLY, DIR_
     107,
     108,
 )
+UNAUTHORIZED = 110
 PREV_VALUE_REQUIRED, TTL_NAN, INDEX_NAN, INVALID_FIELD, INVALID_FORM = 201, 202, 203, 209, 210
 REFRESH_VALUE, REFRESH_TTL_REQUIRED = 211, 212
 RAFT_INTERNAL, INDEX_CLEARED = 300, 401
@@ -38,6 +39,7 @@ _MESSAGES = {
     NODE_EXISTS: "Key already exists",
     ROOT_READ_ONLY: "Root is read only",
     DIR_NOT_EMPTY: "Directory not empty",
+    UNAUTHORIZED: "The request requires user authentication",
     PREV_VALUE_REQUIRED: "PrevValue is Required in POST form",
     TTL_NAN: "The given TTL in POST form is not a number",
     INDEX_NAN: "The given index in POST form is not a number",
@@ -53,6 +55,7 @@ _STATUS = {
     NOT_FILE: 403,
     DIR_NOT_EMPTY: 403,
     TEST_FAILED: 412,
+    UNAUTHORIZED: 401,
     NODE_EXISTS: 412,
     RAFT_INTERNAL: 500,
 }
@@ -87,8 +90,8 @@ class Node:
     def is_dir(self) -> bool:
         return self.value is None
 
-    def shown(self, now: float) -> dict[str, Any]:
-        """As clients see it, without what is in it."""
+    def shown(self, now: float, nodes: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """As clients see it, with `nodes` as what is in it."""
         out: dict[str, Any] = {}
         if self.path != "/":
             out["key"] = self.path
@@ -98,7 +101,11 @@ class Node:
             out["value"] = self.value
         if self.expires is not None:
             out["expiration"] = datetime.fromtimestamp(self.expires, UTC).isoformat().replace("+00:00", "Z")
-            out["ttl"] = max(0, int(-(-(self.expires - now) // 1)))
+            left_s = int(-(-(self.expires - now) // 1))
+            if left_s > 0:
+                out["ttl"] = left_s
+        if nodes:
+            out["nodes"] = nodes
         if self.path != "/":
             out["modifiedIndex"], out["createdIndex"] = self.modified, self.created
         return out
@@ -181,12 +188,8 @@ class Tree:
 
     def get(self, path: str, *, recursive: bool, sorted: bool, now: float) -> Event:
         node = self.find(path)
-        shown = node.shown(now)
-        if node.is_dir:
-            nodes = self._listed(path, recursive, sorted, now)
-            if nodes:
-                shown["nodes"] = nodes
-        return Event("get", self.index, shown)
+        nodes = self._listed(path, recursive, sorted, now) if node.is_dir else None
+        return Event("get", self.index, node.shown(now, nodes))
 
     def _listed(self, path: str, recursive: bool, ordered: bool, now: float) -> list[dict[str, Any]]:
         out = []
@@ -194,12 +197,8 @@ class Tree:
         for child in sorted(children) if ordered else children:
             if posixpath.basename(child).startswith("_"):
                 continue
-            shown = self.nodes[child].shown(now)
-            if recursive and self.nodes[child].is_dir:
-                nodes = self._listed(child, recursive, ordered, now)
-                if nodes:
-                    shown["nodes"] = nodes
-            out.append(shown)
+            deeper = recursive and self.nodes[child].is_dir
+            out.append(self.nodes[child].shown(now, self._listed(child, recursive, ordered, now) if deeper else None))
         return out
 
     def under(self, path: str) -> Iterator[str]:
@@ -243,7 +242,8 @@ class Tree:
             raise V2Error(NOT_FILE, path, self.index)
         new = old.value if refresh or old.is_dir else value
         node = replace(old, modified=self.index + 1, value=new, expires=expires)
-        return Change(Event("update", self.index + 1, node.shown(now), old.shown(now), refresh), [node])
+        kept = replace(node, modified=old.modified) if old.is_dir else node  # a directory does not remember it
+        return Change(Event("update", self.index + 1, node.shown(now), old.shown(now), refresh), [kept])
 
     def compare_and_swap(
         self,
@@ -277,9 +277,10 @@ class Tree:
         return self._removed("expire", node, now)
 
     def _removed(self, action: str, node: Node, now: float) -> Change:
-        gone: dict[str, Any] = {"key": node.path, "modifiedIndex": self.index + 1, "createdIndex": node.created}
+        gone: dict[str, Any] = {"key": node.path}
         if node.is_dir:
             gone["dir"] = True
+        gone |= {"modifiedIndex": self.index + 1, "createdIndex": node.created}
         return Change(Event(action, self.index + 1, gone, node.shown(now)), drops=[*self.under(node.path), node.path])
 
     def _compared(self, path: str, previous: tuple[str, int]) -> Node:

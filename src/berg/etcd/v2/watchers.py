@@ -36,14 +36,18 @@ class Watchers:
     def __init__(self) -> None:
         self._history: deque[Event] = deque(maxlen=HISTORY)
         self._watchers: set[Watcher] = set()
+        self.starts = 1
+        """the first index the history knows of"""
+
+    def __len__(self) -> int:
+        return len(self._watchers)
 
     def open(self, path: str, *, recursive: bool, since: int, index: int) -> Watcher:
         """`since` 0: from now on. Raises V2Error when that is no longer known."""
         watcher = Watcher(path, recursive)
-        if since and self._history and since <= self._history[-1].index:
-            oldest = self._history[0].index
-            if since < oldest:
-                cause = f"the requested history has been cleared [{oldest}/{since}]"
+        if since and since <= index:
+            if since < self.starts:
+                cause = f"the requested history has been cleared [{self.starts}/{since}]"
                 raise V2Error(INDEX_CLEARED, cause, index)
             for event in self._history:
                 if event.index >= since and watcher.concerns(event, []):
@@ -56,6 +60,8 @@ class Watchers:
         self._watchers.discard(watcher)
 
     def publish(self, event: Event, gone: list[str]) -> None:
+        if len(self._history) == HISTORY:
+            self.starts = self._history[1].index
         self._history.append(event)
         if event.refresh:
             return
