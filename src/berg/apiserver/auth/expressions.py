@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from berg.apiserver.cel import CompileError, compile_expression
 from berg.machinery.status import FieldError, invalid_value
 
 _FIELDS = {
@@ -22,6 +21,8 @@ _FIELDS = {
 
 def compile_fault(text: str, variable: str, path: str) -> Iterable[FieldError]:
     """Nothing when the expression compiles and knows no other name than `variable`."""
+    from berg.apiserver.cel import CompileError, compile_expression
+
     try:
         expression = compile_expression(text)
     except CompileError as e:
