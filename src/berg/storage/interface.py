@@ -24,9 +24,8 @@ Source: etcd api/etcdserverpb/rpc.proto, api/mvccpb/kv.proto.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class StoreError(Exception):
@@ -89,8 +88,7 @@ class Unavailable(StoreError):
     pass
 
 
-@dataclass(slots=True, frozen=True)
-class KeyValue:
+class KeyValue(NamedTuple):
     key: bytes
     value: bytes
     create_revision: int
@@ -104,8 +102,7 @@ class EventType(IntEnum):
     DELETE = 1
 
 
-@dataclass(slots=True, frozen=True)
-class Event:
+class Event(NamedTuple):
     """For DELETE, `kv` has the key and the revision of the deletion, and no value."""
 
     type: EventType
@@ -128,8 +125,7 @@ class CompareResult(IntEnum):
     NOT_EQUAL = 3
 
 
-@dataclass(slots=True, frozen=True)
-class Compare:
+class Compare(NamedTuple):
     key: bytes
     target: CompareTarget
     result: CompareResult
@@ -151,8 +147,7 @@ class SortOrder(IntEnum):
     DESCEND = 2
 
 
-@dataclass(slots=True, frozen=True)
-class RangeRequest:
+class RangeRequest(NamedTuple):
     """`range_end` None: one key; b"\\0": all keys from `key` on; else [key, range_end)."""
 
     key: bytes
@@ -169,18 +164,16 @@ class RangeRequest:
     max_create_revision: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class RangeResponse:
+class RangeResponse(NamedTuple):
     """`revision` is the store's at the time of the answer; `count` is of all keys in the range."""
 
     revision: int
     kvs: Sequence[KeyValue]
-    count: int
+    count: int  # type: ignore[assignment]  # tuple's method of that name is not missed
     more: bool = False
 
 
-@dataclass(slots=True, frozen=True)
-class PutRequest:
+class PutRequest(NamedTuple):
     key: bytes
     value: bytes
     lease: int = 0
@@ -189,45 +182,39 @@ class PutRequest:
     ignore_lease: bool = False
 
 
-@dataclass(slots=True, frozen=True)
-class PutResponse:
+class PutResponse(NamedTuple):
     revision: int
     prev_kv: KeyValue | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class DeleteRequest:
+class DeleteRequest(NamedTuple):
     key: bytes
     range_end: bytes | None = None
     prev_kv: bool = False
 
 
-@dataclass(slots=True, frozen=True)
-class DeleteResponse:
+class DeleteResponse(NamedTuple):
     revision: int
     deleted: int
     prev_kvs: Sequence[KeyValue] = ()
 
 
-@dataclass(slots=True, frozen=True)
-class TxnRequest:
+class TxnRequest(NamedTuple):
     compare: Sequence[Compare] = ()
     success: Sequence[Op] = ()
     failure: Sequence[Op] = ()
 
 
-@dataclass(slots=True, frozen=True)
-class TxnResponse:
+class TxnResponse(NamedTuple):
     revision: int
     succeeded: bool
-    responses: Sequence[RangeResponse | PutResponse | DeleteResponse | TxnResponse] = field(default=())
+    responses: Sequence[RangeResponse | PutResponse | DeleteResponse | TxnResponse] = ()
 
 
 Op = RangeRequest | PutRequest | DeleteRequest | TxnRequest
 
 
-@dataclass(slots=True, frozen=True)
-class WatchRequest:
+class WatchRequest(NamedTuple):
     """`start_revision` 0: from now. `progress_notify`: say where the watch stands when nothing happens."""
 
     key: bytes
@@ -239,16 +226,14 @@ class WatchRequest:
     no_delete: bool = False
 
 
-@dataclass(slots=True, frozen=True)
-class WatchBatch:
+class WatchBatch(NamedTuple):
     """Events of one or several whole revisions, in order; none for a progress notice at `revision`."""
 
     revision: int
     events: Sequence[Event] = ()
 
 
-@dataclass(slots=True, frozen=True)
-class Lease:
+class Lease(NamedTuple):
     id: int
     ttl_s: int
     """as granted"""

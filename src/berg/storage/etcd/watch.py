@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -74,7 +73,7 @@ class EtcdWatch:
             try:
                 async for batch in self._stream(request):
                     if batch.revision:
-                        request = replace(request, start_revision=max(batch.revision + 1, request.start_revision))
+                        request = request._replace(start_revision=max(batch.revision + 1, request.start_revision))
                     yield batch
             except (RevisionCompacted, asyncio.CancelledError):
                 raise
@@ -102,7 +101,7 @@ class EtcdWatch:
                     raise from_wire(UNAVAILABLE, m.cancel_reason)
                 if m.created and not request.start_revision:
                     # "from now" is now: a stream that breaks resumes from here
-                    request = replace(request, start_revision=m.header.revision + 1)
+                    request = request._replace(start_revision=m.header.revision + 1)
                     yield WatchBatch(m.header.revision)
                     continue
                 events += m.events
