@@ -308,6 +308,62 @@ async def test_v2_watches_conditions_and_order(tmp_path: Path) -> None:
     await server.stop()
 
 
+@needs_etcdctl
+@needs_etcd
+async def test_a_real_etcd_starts_on_a_backup_of_the_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("berg.etcd.v2.api.LONG", 8)  # the log begins again on the way
+    server = await started(tmp_path / "berg")
+    client, peer = free_port(), free_port()
+
+    async def v2(endpoint: str, command: str, stdin: str = "") -> str:
+        return await etcdctl(endpoint, *command.split(), api="2", stdin=stdin)
+
+    for command in (
+        *(
+            "set /a 1",
+            "set /a 2",
+            "mkdir /d",
+            "set /d/x üs",
+            "mk --in-order /q z",
+            "set --ttl 1000 /t 1",
+            "update /a 3",
+        ),
+        *("set --swap-with-value 3 /a 4", "set /gone 1", "rm /gone", "set /gone/too 1", "rm --recursive /gone"),
+        *("role add reader", "role grant --path /d/* --read reader", "set /_hidden 1", "updatedir --ttl 500 /d"),
+    ):
+        await v2(url(server), command)
+    await v2(url(server), "user add root", "secret\n")
+    await v2(url(server), "set /last 1")
+    args = ("backup", "--data-dir", str(tmp_path / "berg"), "--backup-dir", str(tmp_path / "m0"))
+    await etcdctl(url(server), *args, api="2")
+    want = json.loads(await v2(url(server), "-o json ls --recursive --sort /"))
+    await server.stop()
+    real = Etcd(tmp_path, "m0", client, peer, "", "--force-new-cluster", "--enable-v2")
+    real.start()
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    got = json.loads(await v2(real.endpoint, "-o json ls --recursive --sort /"))
+                    break
+                except AssertionError:
+                    await asyncio.sleep(0.1)
+        assert without_ttl(got) == without_ttl(want) and len(want["node"]["nodes"]) == 5
+        assert await v2(real.endpoint, "role get reader") == "Role: reader\nKV Read:\n\t/d/*\nKV Write:\n"
+        await v2(real.endpoint, "auth enable")
+        assert await v2(real.endpoint, "-u root:secret user list") == "root\n"
+    finally:
+        real.kill()
+
+
+def without_ttl(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_ttl(v) for k, v in value.items() if k != "ttl"}
+    return [without_ttl(v) for v in value] if isinstance(value, list) else value
+
+
 # -- TLS
 
 

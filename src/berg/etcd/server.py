@@ -104,7 +104,12 @@ class EtcdServer:
         methods = self._methods(users)
         private = Path(self._private.name) / "http.sock"
         web = self._web = Web(
-            self.member, users, methods, enable_v2=config.enable_v2, by_certificate=config.client_cert_auth
+            self.member,
+            users,
+            methods,
+            enable_v2=config.enable_v2,
+            by_certificate=config.client_cert_auth,
+            data_dir=Path(config.data_dir) if config.store is None else None,
         )
         await web.start()
         self._behind = await asyncio.get_running_loop().create_unix_server(web.protocol, str(private))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -17,13 +18,21 @@ from berg.etcd.users import Users
 
 class Web:
     def __init__(
-        self, member: Member, users: Users, methods: list[Method], *, enable_v2: bool, by_certificate: bool = False
+        self,
+        member: Member,
+        users: Users,
+        methods: list[Method],
+        *,
+        enable_v2: bool,
+        by_certificate: bool = False,
+        data_dir: Path | None = None,
     ) -> None:
         self._member = member
         self._gateway = Gateway(methods)
         self._v2: Any = None
         self._enable_v2 = enable_v2
         self._by_certificate = by_certificate
+        self._data_dir = data_dir
         self._users = users
         self._server: web.Server | None = None
 
@@ -31,7 +40,7 @@ class Web:
         if self._enable_v2:
             from berg.etcd.v2.api import V2
 
-            self._v2 = V2(self._member, by_certificate=self._by_certificate)
+            self._v2 = V2(self._member, by_certificate=self._by_certificate, data_dir=self._data_dir)
             await self._v2.start()
         self._server = web.Server(self._handle, access_log=None)
 

@@ -9,6 +9,8 @@ Source: etcd server/etcdserver/api/v2http (3.4, the last release that served it)
 from __future__ import annotations
 
 import asyncio
+import logging
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,12 +20,15 @@ from berg.etcd.member import TERM, Member
 from berg.etcd.mux import certificate_name
 from berg.etcd.v2 import tree as t
 from berg.etcd.v2.answer import encode, json_answer, message, not_allowed
+from berg.etcd.v2.datadir import LONG, DataDir
 from berg.etcd.v2.members import Stats, members
 from berg.etcd.v2.tree import Change, Event, Node, Tree, V2Error
 from berg.etcd.v2.users import NOT_ENOUGH, Refused, V2Users
 from berg.etcd.v2.watchers import Watcher, Watchers
 from berg.storage.embedded.records import Meta
 from berg.storage.interface import StoreError
+
+log = logging.getLogger(__name__)
 
 _NODE, _INDEX = "etcd/v2/", "etcd/v2-index"
 _TRUE, _FALSE = {"1", "t", "T", "TRUE", "true", "True"}, {"0", "f", "F", "FALSE", "false", "False"}
@@ -32,12 +37,15 @@ RETRY_S = 1.0
 
 
 class V2:
-    def __init__(self, member: Member, *, by_certificate: bool = False) -> None:
-        """`by_certificate`: who shows no password is who the client certificate names."""
+    def __init__(self, member: Member, *, by_certificate: bool = False, data_dir: Path | None = None) -> None:
+        """`by_certificate`: who shows no password is who the client certificate names. `data_dir`: where
+        `etcdctl backup` looks; None: nowhere."""
         self._member = member
         self._users = V2Users(member.store, _certificate_name if by_certificate else lambda request: "")
         self._store = member.store
         self._tree = Tree()
+        self._data_dir = data_dir
+        self._shadow: DataDir | None = None
         self._watchers = Watchers()
         self._stats = Stats(member.store.clock.now())
         self._writing = asyncio.Lock()
@@ -50,6 +58,9 @@ class V2:
         self._tree.apply(int(meta.get(_INDEX, b"3")), sorted(nodes, key=lambda n: n.path), [])
         if _INDEX in meta:
             self._watchers.starts = self._tree.index + 1  # what happened before is forgotten
+        if self._data_dir is not None:
+            self._shadow = DataDir(self._data_dir, self._member.id, self._member.cluster_id)
+            self._begin()
         self._task = asyncio.create_task(self._expire())
 
     async def stop(self) -> None:
@@ -57,6 +68,8 @@ class V2:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._shadow is not None:
+            self._shadow.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.removeprefix("/v2")
@@ -159,6 +172,24 @@ class V2:
             self._expiring.set()
 
         await self._store.write(records, effect)
+        if self._shadow is not None:
+            try:
+                self._shadow.append(change)
+            except OSError:
+                log.exception("the files for etcdctl backup cannot be written; they will be at the next start")
+                self._shadow = None
+                return
+            if self._shadow.entries >= LONG:
+                self._begin()
+
+    def _begin(self) -> None:
+        """The files that `etcdctl backup` reads, as of now."""
+        assert self._shadow is not None
+        try:
+            self._shadow.begin(self._tree.index, self._tree.nodes, self._users.state())
+        except OSError:
+            log.exception("the files for etcdctl backup cannot be written; they will be at the next start")
+            self._shadow = None
 
     # -- watching
 
@@ -211,6 +242,9 @@ class V2:
         headers = {"X-Etcd-Cluster-Id": f"{self._member.cluster_id:x}"}
         try:
             status, body = await self._users.handle(request, path)
+            if request.method != "GET" and self._shadow is not None:
+                async with self._writing:
+                    self._begin()
         except Refused as e:
             if e.status == 405:
                 return not_allowed(e.text)

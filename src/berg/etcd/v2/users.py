@@ -54,8 +54,10 @@ class V2Users:
         self._roles: dict[str, Body] = state["roles"]
 
     async def _save(self) -> None:
-        state = {"enabled": self.enabled, "users": self._users, "roles": self._roles}
-        await self._store.set_meta(STATE, orjson.dumps(state))
+        await self._store.set_meta(STATE, orjson.dumps(self.state()))
+
+    def state(self) -> Body:
+        return {"enabled": self.enabled, "users": self._users, "roles": self._roles}
 
     # -- who may what
 
