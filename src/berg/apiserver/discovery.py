@@ -24,12 +24,12 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryLi
 
 class Discovery:
     """`resources` gives everything served, groups and versions in order of preference. `remote` gives what
-    aggregated servers serve: {group: {version: APIResourceList or None when it does not answer}}."""
+    aggregated servers serve: {group: {version: (their resources, whether that is so now)}}."""
 
     def __init__(self, resources: Callable[[], list[Resource]], address: Callable[[], str]) -> None:
         self._resources = resources
         self._address = address
-        self.remote: Callable[[], dict[str, dict[str, list[Obj] | None]]] = dict
+        self.remote: Callable[[], dict[str, dict[str, tuple[list[Obj], bool]]]] = dict
         self.order: Callable[[str], int] | None = None
         self._documents: dict[str, tuple[bytes, str]] = {}
 
@@ -78,8 +78,9 @@ class Discovery:
             body = orjson.dumps(make())
             found = self._documents[name] = (body, f'"{hashlib.sha512(body).hexdigest().upper()}"')
         body, etag = found
-        headers = {"Vary": "Accept"}
+        headers = {}
         if "#" in name:
+            headers["Vary"] = "Accept"
             headers["ETag"] = etag
             headers["Cache-Control"] = "public"
             if request.headers.get("if-none-match") == etag:
@@ -134,19 +135,15 @@ class Discovery:
                 one: Obj = {"version": v}
                 away = remote.get(group, {})
                 if v in away:
-                    found = away[v]
-                    one["resources"] = found or []
-                    one["freshness"] = "Current" if found is not None else "Stale"
+                    one["resources"], current = away[v]
+                    one["freshness"] = "Current" if current else "Stale"
                 else:
                     one["resources"] = [
                         _aggregated_resource(r) for r in everything if r.group == group and r.version == v
                     ]
                     one["freshness"] = "Current"
                 shown.append(one)
-            metadata: Obj = {"creationTimestamp": None}
-            if group:
-                metadata = {"name": group, "creationTimestamp": None}
-            items.append({"metadata": metadata, "versions": shown})
+            items.append({"metadata": {"name": group} if group else {}, "versions": shown})
         return {
             "kind": "APIGroupDiscoveryList",
             "apiVersion": f"apidiscovery.k8s.io/{version}",
@@ -208,9 +205,10 @@ def _resource(r: Resource) -> Obj:
 
 
 def _aggregated_resource(r: Resource) -> Obj:
+    """Kinds of the group version itself are named without it, as upstream does."""
     found: Obj = {
         "resource": r.plural,
-        "responseKind": {"group": r.group, "version": r.version, "kind": r.kind},
+        "responseKind": {"group": "", "version": "", "kind": r.kind},
         "scope": "Namespaced" if r.namespaced else "Cluster",
         "singularResource": r.singular or r.kind.lower(),
         "verbs": list(r.verbs),
@@ -223,7 +221,9 @@ def _aggregated_resource(r: Resource) -> Obj:
         found["subresources"] = [
             {
                 "subresource": s.name,
-                "responseKind": {"group": s.group, "version": s.version, "kind": s.kind},
+                "responseKind": {"group": "", "version": "", "kind": s.kind}
+                if (s.group, s.version) == (r.group, r.version)
+                else {"group": s.group, "version": s.version, "kind": s.kind},
                 "verbs": list(s.verbs),
             }
             for s in sorted(r.subresources.values(), key=lambda s: s.name)

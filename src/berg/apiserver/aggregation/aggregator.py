@@ -17,16 +17,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import orjson
-
 from berg.apiserver.http.message import Request, Response, User
-from berg.machinery import status
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEvent
 
 if TYPE_CHECKING:
     from berg.apiserver.http.forward import Target
+    from berg.apiserver.openapi.publish import Document
     from berg.apiserver.server import APIServer
 
 log = logging.getLogger(__name__)
@@ -43,10 +41,15 @@ class Remote:
     spec: Obj
     tls: ssl.SSLContext
     available: bool = False
-    resources: list[Obj] | None = None
-    """as aggregated discovery lists them; None while it does not answer"""
-    openapi: bytes = b""
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
+    resources: list[Obj] = field(default_factory=list)
+    """as aggregated discovery lists them; the last that it said"""
+    v3: dict[str, Document] = field(default_factory=dict)
+    """group or group version path → its OpenAPI v3 document"""
+    v2: Obj | None = None
+    """its part of the OpenAPI v2 document"""
+    v2_tag: str = ""
+    wake: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """set when something that it depends on has changed"""
 
     @property
     def group_version(self) -> tuple[str, str]:
@@ -71,6 +74,9 @@ class Aggregator:
             self._install(obj)
         self._server.discovery.remote = self._discovery
         self._server.openapi.remote = self._openapi
+        self._server.openapi.remote_v2 = lambda: [r.v2 for r in self.remotes.values() if r.v2 is not None]
+        for name in ("services", "endpointslices.discovery.k8s.io"):
+            self.services.registry(resource(name)).subscribe(self._service_changed)
 
     def _changed(self, events: Sequence[CacheEvent]) -> None:
         for event in events:
@@ -80,6 +86,18 @@ class Aggregator:
                 self._uninstall(event.entry.name)
             else:
                 self._install(event.entry.obj)
+
+    def _service_changed(self, events: Sequence[CacheEvent]) -> None:
+        if not self.remotes:
+            return
+        for event in events:
+            if event.entry is None:
+                continue
+            name = event.entry.labels.get("kubernetes.io/service-name") or event.entry.name
+            for remote in self.remotes.values():
+                service = remote.spec["service"]
+                if (service["namespace"], service["name"]) == (event.entry.namespace, name):
+                    remote.wake.set()
 
     def _install(self, obj: Obj) -> None:
         name, spec = obj["metadata"]["name"], obj["spec"]
@@ -128,13 +146,21 @@ class Aggregator:
         from berg.apiserver.http.forward import Unreachable, forward
 
         if not remote.available:
-            return Response(503, b"service unavailable\n", "text/plain; charset=utf-8")
+            return _plain_503("service unavailable")
         assert request.user is not None
         try:
             target = await self.target(remote, request.path, request.raw_query)
-            return await forward(request, target, _identity(request.user))
+        except ApiError as e:
+            log.warning("resolving the service of APIService %s: %s", remote.name, e.message)
+            return _plain_503("service unavailable")
+        tracing, headers = self.services.tracing, _identity(request.user)
+        try:
+            if tracing is None or "upgrade" in request.headers:
+                return await forward(request, target, headers)
+            with tracing.span(f"HTTP {request.method}", client=True):
+                return await forward(request, target, {**headers, **tracing.headers()})
         except Unreachable as e:
-            raise status.service_unavailable(f"error trying to reach service: {e}") from None
+            return _plain_503(str(e))
 
     async def target(self, remote: Remote, path: str, query: str = "") -> Target:
         from berg.apiserver.http.forward import Target
@@ -144,13 +170,14 @@ class Aggregator:
         host, port = await resolve(self.services, service["namespace"], service["name"], service.get("port") or 443)
         return Target(host, port, path, query, remote.tls, remote.host)
 
-    async def ask(self, remote: Remote, path: str, accept: str = "application/json") -> Response:
-        """A question of this server's own. Raises ApiError, Unreachable."""
+    async def ask(self, remote: Remote, path: str, query: str = "", *, tag: str = "") -> Response:
+        """A question of this server's own. `tag`: of what is known already. Raises ApiError, Unreachable."""
         from berg.apiserver.http.forward import forward
 
-        target = await self.target(remote, path)
+        target = await self.target(remote, path, query)
         user = User("system:kube-aggregator", groups=("system:masters",))
-        response = await forward(Request("GET", path, headers={"accept": accept}), target, _identity(user))
+        headers = {"accept": "application/json", **({"if-none-match": tag} if tag else {})}
+        response = await forward(Request("GET", path, headers=headers), target, _identity(user))
         if response.stream is not None:
             response.body += b"".join([chunk async for chunk in response.stream])
             response.stream = None
@@ -160,14 +187,14 @@ class Aggregator:
 
     async def _watch_over(self, remote: Remote) -> None:
         from berg.apiserver.aggregation import availability
+        from berg.apiserver.aggregation.learning import learn
 
         while self.remotes.get(remote.group_version) is remote:
             condition = await availability.check(self, remote)
             was = remote.available
             remote.available = condition["status"] == "True"
-            if remote.available:
-                await self._learn(remote)
-            if was != remote.available:
+            changed = remote.available and await learn(self, remote)
+            if changed or was != remote.available:
                 self._server.surface_changed()
             try:
                 await availability.write(self, remote.name, condition)
@@ -175,33 +202,30 @@ class Aggregator:
                 if e.code == 404:
                     return
                 log.warning("APIService %s: %s", remote.name, e)
-            await self.services.clock.sleep(CHECK_S if remote.available else RETRY_S)
+            await self._pause(remote, CHECK_S if remote.available else RETRY_S)
 
-    async def _learn(self, remote: Remote) -> None:
-        from berg.apiserver.http.forward import Unreachable
-
-        group, version = remote.group_version
+    async def _pause(self, remote: Remote, seconds: float) -> None:
+        waits = [asyncio.ensure_future(self.services.clock.sleep(seconds)), asyncio.ensure_future(remote.wake.wait())]
         try:
-            answer = await self.ask(remote, f"/apis/{group}/{version}")
-            listed = orjson.loads(answer.body).get("resources") or []
-            fresh = _aggregated(group, version, listed)
-            document = await self.ask(remote, f"/openapi/v3/apis/{group}/{version}")
-        except (ApiError, Unreachable, ValueError):
-            return
-        if document.status == 200 and document.body != remote.openapi:
-            remote.openapi = document.body
-        if fresh != remote.resources:
-            remote.resources = fresh
-            self._server.surface_changed()
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        remote.wake.clear()
 
-    def _discovery(self) -> dict[str, dict[str, list[Obj] | None]]:
-        found: dict[str, dict[str, list[Obj] | None]] = {}
+    def _discovery(self) -> dict[str, dict[str, tuple[list[Obj], bool]]]:
+        found: dict[str, dict[str, tuple[list[Obj], bool]]] = {}
         for (group, version), remote in self.remotes.items():
-            found.setdefault(group, {})[version] = remote.resources if remote.available else None
+            found.setdefault(group, {})[version] = (remote.resources, remote.available)
         return found
 
-    def _openapi(self) -> dict[str, bytes]:
-        return {f"apis/{g}/{v}": r.openapi for (g, v), r in self.remotes.items() if r.openapi}
+    def _openapi(self) -> dict[str, Document]:
+        return {name: document for remote in self.remotes.values() for name, document in remote.v3.items()}
+
+
+def _plain_503(text: str) -> Response:
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return Response(503, f"{text}\n".encode(), "text/plain; charset=utf-8", headers)
 
 
 def _identity(user: User) -> dict[str, str]:
@@ -218,28 +242,3 @@ def _identity(user: User) -> dict[str, str]:
 def _one_line(value: str) -> str:
     """No name can smuggle in another header, or another group."""
     return value.replace("\r", " ").replace("\n", " ")
-
-
-def _aggregated(group: str, version: str, listed: list[Obj]) -> list[Obj]:
-    """An APIResourceList's resources as aggregated discovery shows them."""
-    found: dict[str, Obj] = {}
-    for r in listed:
-        name, _, sub = r["name"].partition("/")
-        kind = {"group": r.get("group") or group, "version": r.get("version") or version, "kind": r["kind"]}
-        if sub:
-            parent = found.setdefault(name, {"resource": name, "verbs": []})
-            shown = {"subresource": sub, "responseKind": kind, "verbs": r.get("verbs") or []}
-            parent.setdefault("subresources", []).append(shown)
-            continue
-        one = {
-            "resource": name,
-            "responseKind": kind,
-            "scope": "Namespaced" if r.get("namespaced") else "Cluster",
-            "singularResource": r.get("singularName") or r["kind"].lower(),
-            "verbs": r.get("verbs") or [],
-        }
-        for field_ in ("shortNames", "categories"):
-            if r.get(field_):
-                one[field_] = r[field_]
-        found[name] = {**one, **{k: v for k, v in found.get(name, {}).items() if k == "subresources"}}
-    return list(found.values())
