@@ -1,6 +1,6 @@
 """The way of a request, to be read from top to bottom.
 
-    panics become 500  →  what is it about  →  who asks (and as whom)  →  audit  →  may it start now (flow control)
+    panics become 500  →  what is it about  →  who asks  →  audit  →  as whom  →  may it start now (flow control)
     →  may they (authorization)  →  another server's group, a resource, or one of the other paths
 
 Every refusal on the way is an ApiError and leaves as a Status in the encoding that the client accepts.
@@ -77,13 +77,14 @@ class Chain:
 
     async def _identified(self, request: Request) -> Response:
         if request.user is None:
-            user = self.authentication.authenticate(request)
-            request.user = user if isinstance(user, User) else await user
+            try:
+                user = self.authentication.authenticate(request)
+                request.user = user if isinstance(user, User) else await user
+            except ApiError:
+                if self.audit is not None:
+                    await self.audit.refused(request)
+                raise
             request.headers.pop("authorization", None)
-        if "impersonate-user" in request.headers or any(h.startswith("impersonate-") for h in request.headers):
-            from berg.apiserver.auth import impersonation
-
-            request.user = await impersonation.impersonate(request, self.authorizer)
         if request.raw_query and "timeout=" in request.raw_query and not request.info.long_running:
             _check_timeout(request.arg("timeout"))
         if self.audit is not None:
@@ -91,6 +92,10 @@ class Chain:
         return await self._admitted_by_flow_control(request)
 
     async def _admitted_by_flow_control(self, request: Request) -> Response:
+        if "impersonate-user" in request.headers or any(h.startswith("impersonate-") for h in request.headers):
+            from berg.apiserver.auth import impersonation
+
+            request.user = await impersonation.impersonate(request, self.authorizer)
         if self.flow_control is not None:
             return await self.flow_control.around(request, self._authorized)
         return await self._authorized(request)

@@ -114,9 +114,9 @@ class Config:
     audit_log_path: str = ""
     audit_log_format: str = "json"
     audit_log_version: str = "audit.k8s.io/v1"
-    audit_log_maxsize: int = 0
-    audit_log_maxbackup: int = 0
-    audit_log_maxage: int = 0
+    audit_log_maxsize: int = 100
+    audit_log_maxbackup: int = 100
+    audit_log_maxage: int = 366
     audit_log_compress: bool = False
     audit_log_mode: str = "blocking"
     audit_log_batch_buffer_size: int = 10_000

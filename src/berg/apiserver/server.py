@@ -207,10 +207,12 @@ class APIServer:
         self.paths.answers["/metrics/slis"] = self.health.slis
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
         if config.audit_policy_file:
+            from berg.apiserver.audit import setup
             from berg.apiserver.audit.policy import Policy
             from berg.apiserver.audit.recorder import Recorder
 
-            recorder = self.chain.audit = Recorder(services, Policy.read(config.audit_policy_file))
+            policy = Policy.read(config.audit_policy_file)
+            recorder = self.chain.audit = Recorder(config.clock, policy, setup.backends(config))
             self.metrics.gauges.update(recorder.gauges())
             self.spawn(recorder.run())
         if config.enable_priority_and_fairness:
@@ -341,6 +343,8 @@ class APIServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "chain") and self.chain.audit is not None:
+            await self.chain.audit.close()
         if hasattr(self, "methods"):
             await self.methods.close()
             await self.authorizers.close()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from berg.apiserver.auth import configuration_file
 from berg.apiserver.auth.configuration_file import BadConfiguration
-from berg.apiserver.auth.expressions import compile_fault
 from berg.apiserver.config import Config
 from berg.machinery import duration, names
 from berg.machinery.status import FieldError, Obj, duplicate, invalid_value, not_supported, required, too_many
@@ -230,5 +229,7 @@ def _conditions(conditions: list[Obj], path: str) -> Iterable[FieldError]:
         elif expression in seen:
             yield duplicate(at, expression)
         else:
+            from berg.apiserver.auth.expressions import compile_fault
+
             seen.add(expression)
             yield from compile_fault(expression, "request", at)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from berg.machinery.codec import yaml as yaml_codec
 from berg.machinery.status import FieldError, Obj
 
 GROUP = "apiserver.config.k8s.io"
@@ -24,6 +23,8 @@ class BadConfiguration(ValueError):
 
 def read(path: str, kind: str, versions: Sequence[str], shape: Shape) -> Obj:
     """Raises BadConfiguration, OSError."""
+    from berg.machinery.codec import yaml as yaml_codec
+
     data = Path(path).read_bytes()
     if not data:
         raise BadConfiguration("empty config data")
