@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -62,8 +64,15 @@ def on_containerd(containerd: Path, tmp_path: Path) -> Iterator[Cluster]:
         made.berg("down", "--name", "ctd", "--purge", check=False)
 
 
+def iptables() -> str:
+    """The chains of iptables' table for translated addresses; empty where there is no such table."""
+    done = subprocess.run(["nft", "list", "table", "ip", "nat"], capture_output=True, text=True, check=False)
+    return "".join(sorted(re.findall(r"chain \S+ ", done.stdout)))
+
+
 def test_pods_run_and_reach_each_other(on_containerd: Cluster, containerd: Path) -> None:
     c = on_containerd
+    tables = iptables()
     [node] = c.get("nodes")["items"]
     assert node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://")
     c.kubectl("create", "deployment", "web", f"--image={WEB}", "--replicas=2")
@@ -83,7 +92,14 @@ def test_pods_run_and_reach_each_other(on_containerd: Cluster, containerd: Path)
     c.kubectl("wait", "pod/client", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
     assert "nginx" in c.out("logs", "client").lower()
 
+    on_a_port = {"containers": [{"name": "c", "image": WEB, "ports": [{"containerPort": 80, "hostPort": 8097}]}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "on-a-port"}, "spec": on_a_port}
+    c.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+    c.kubectl("wait", "pod/on-a-port", "--for=condition=Ready", "--timeout=60s")
+    assert "CNI-HOSTPORT-DNAT" in iptables(), "the test sees what portmap makes"
+
     c.berg("down", "--name", "ctd", "--purge")
+    assert iptables() == tables, "the plugins' chains went with the last pod"
     time.sleep(0.2)
     left = subprocess.run(
         ["ctr", "--address", str(containerd), "-n", "k8s.io", "containers", "ls", "-q"],

@@ -67,7 +67,7 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
 
 def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> BridgeNetwork | ConflistNetwork:
     if spec.runtime == "containerd":
-        return ConflistNetwork(spec.unique, spec.bridge)
+        return ConflistNetwork(spec.unique, spec.bridge, layout.node(node.name) / "cni" / "iptables-before.json")
     return BridgeNetwork(
         spec.unique, str(layout.node(node.name) / "cni"), cluster_cidrs=[spec.pod_cidr], bridge=spec.bridge
     )

@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 
+from berg.network.cni import leavings
 from berg.runtime.network import PodNetworkError
 
 CONFIG_DIR = "/etc/cni/net.d"
@@ -17,9 +18,10 @@ VERSION = "0.4.0"
 
 
 class ConflistNetwork:
-    def __init__(self, name: str, bridge: str, directory: str = CONFIG_DIR) -> None:
+    def __init__(self, name: str, bridge: str, record: Path, directory: str = CONFIG_DIR) -> None:
+        """`record`: the file that says what of iptables was there before the plugins were first called."""
         self.path = Path(directory) / f"10-berg-{name}.conflist"
-        self._name, self._bridge = f"berg-{name}", bridge
+        self._name, self._bridge, self._record = f"berg-{name}", bridge, record
 
     async def set_pod_cidr(self, cidrs: str) -> None:
         """Raises PodNetworkError when the file can't be written."""
@@ -29,6 +31,7 @@ class ConflistNetwork:
             raise PodNetworkError(f"the CNI configuration can't be written: {e}") from e
 
     def _write(self, cidrs: list[str]) -> None:
+        leavings.remember(self._record)
         routes = [{"dst": "::/0" if ":" in cidr else "0.0.0.0/0"} for cidr in cidrs]
         bridge = {
             "type": "bridge",
@@ -46,7 +49,7 @@ class ConflistNetwork:
         temporary.replace(self.path)
 
     async def destroy(self) -> None:
-        """The file and the bridge; the pods are the runtime's to end."""
+        """The file, the bridge, and what the plugins left; the pods are the runtime's to end."""
         await asyncio.to_thread(self._destroy)
 
     def _destroy(self) -> None:
@@ -56,3 +59,4 @@ class ConflistNetwork:
         with rt.Connection() as netlink:
             if self._bridge in netlink.links():
                 netlink.request(rt.delete_link(self._bridge))
+        leavings.clear(self._record)
