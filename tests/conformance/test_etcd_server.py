@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -102,6 +103,10 @@ async def test_a_real_etcd_starts_on_our_snapshot(server: EtcdServer, tmp_path: 
         past = RangeRequest(b"\0", b"\0", revision=server.store.revision - 5)
         assert list((await server.store.range(past)).kvs) == list((await store.range(past)).kvs)
         assert await store.leases() == await server.store.leases()
+        berg = EtcdStore([url(server)], compaction_interval_s=0)
+        await berg.start()
+        assert await store.hash() == await berg.hash()
+        await berg.close()
         # and back: what the real etcd saves is a store of ours
         back = tmp_path / "back.db"
         await store.put(PutRequest(b"from-etcd", b"1"))
@@ -117,6 +122,33 @@ async def test_a_real_etcd_starts_on_our_snapshot(server: EtcdServer, tmp_path: 
     assert list((await restored.range(everything)).kvs) == list(want.kvs)
     assert await restored.leases() == await server.store.leases()
     await restored.close()
+
+
+@needs_etcd
+async def test_the_history_has_the_hash_that_etcd_gives_it(server: EtcdServer, tmp_path: Path) -> None:
+    real = Etcd(tmp_path, "m0", free_port(), free_port())
+    real.start()
+    stores = [EtcdStore([endpoint], compaction_interval_s=0) for endpoint in (url(server), real.endpoint)]
+    try:
+        for store in stores:
+            await ready(store)
+        chance = random.Random(20261122)
+        for step in range(300):
+            key, do = b"abcdef"[(at := chance.randrange(6)) : at + 1], chance.random()
+            last = bytes([key[0] + 2])
+            for store in stores:
+                if do < 0.7:
+                    await store.put(PutRequest(key, b"%d" % step))
+                elif do < 0.9:
+                    await store.delete(DeleteRequest(key, last if do > 0.85 else None))
+                elif store.revision > (back := store.revision - 7) > store.compact_revision:
+                    await store.compact(back)
+            if step % 10 == 9:
+                assert await stores[0].hash() == await stores[1].hash(), step
+    finally:
+        for store in stores:
+            await store.close()
+        real.kill()
 
 
 @needs_etcdctl

@@ -10,6 +10,7 @@ from berg.etcd.rpc import Call, Message, Method, RpcError
 from berg.etcd.users import Users
 from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.errors import FAILED_PRECONDITION, INVALID_ARGUMENT
+from berg.storage.interface import RevisionCompacted
 
 _S = "/etcdserverpb.Maintenance/"
 CHUNK = 32 * 1024
@@ -88,13 +89,15 @@ class Maintenance:
 
     async def hash_kv(self, call: Call, m: Message) -> Message:
         self._users.must_be_admin(call)
-        crc, revision = await self._store.hash(m.revision)
-        return pb.HashKVResponse(
-            header=self._member.header(),
-            hash=crc,
-            compact_revision=self._store.compact_revision,
-            hash_revision=revision,
-        )
+        from berg.etcd.snapshot import hash_kv
+
+        store = self._store
+        store.index.check_revision(m.revision)
+        if 0 < m.revision <= store.compact_revision:
+            raise RevisionCompacted(store.compact_revision)
+        header, compacted, revision = self._member.header(), store.compact_revision, m.revision or store.revision
+        crc = await hash_kv(self._member, revision)
+        return pb.HashKVResponse(header=header, hash=crc, compact_revision=compacted, hash_revision=revision)
 
     async def snapshot(self, call: Call, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
         """A bbolt file as etcd has it, followed by its SHA-256."""

@@ -60,6 +60,29 @@ async def snapshot_of(member: Member) -> bytearray:
     return await asyncio.to_thread(_database, member, versions, leases, compacted)
 
 
+async def hash_kv(member: Member, revision: int) -> int:
+    """etcd's hash of the keys' history up to `revision`: what the etcd restored from a snapshot of this store answers,
+    too, as long as neither is compacted further."""
+    versions = [kv for kv in _versions(member) if kv.mod_revision <= revision]
+    return await asyncio.to_thread(_hash_kv, versions, member.store.compact_revision)
+
+
+def _hash_kv(versions: list[KeyValue], compacted: int) -> int:
+    import google_crc32c
+
+    newest = {kv.key: kv for kv in versions}
+    live = any(kv.version for kv in newest.values())
+    crc = google_crc32c.value(b"key")
+    for kv, (key, value) in zip(versions, _key_items(versions), strict=True):
+        # of what was compacted, only what is still there counts; and not at all when nothing is
+        if kv.mod_revision <= compacted and live and newest[kv.key] is not kv:
+            continue
+        if kv.mod_revision == compacted and not kv.version:
+            continue  # some releases keep these deletions, some do not
+        crc = google_crc32c.extend(crc, key + value)
+    return crc
+
+
 def _versions(member: Member) -> list[KeyValue]:
     """Every version that is still known, in order of revision."""
     index = member.store.index
