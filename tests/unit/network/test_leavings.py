@@ -7,7 +7,7 @@ from berg.network.cni.leavings import chains_of, removal
 PORTMAP = """\
 table ip nat { # handle 1
 	chain CNI-HOSTPORT-SETMARK { # handle 1
-		 counter packets 0 bytes 0 meta mark set mark or 0x2000 # handle 2
+		counter packets 0 bytes 0 meta mark set mark or 0x2000 # handle 2
 	}
 
 	chain CNI-HOSTPORT-MASQ { # handle 3
@@ -16,7 +16,7 @@ table ip nat { # handle 1
 
 	chain POSTROUTING { # handle 5
 		type nat hook postrouting priority srcnat; policy accept;
-		 counter packets 0 bytes 0 jump CNI-HOSTPORT-MASQ # handle 6
+		counter packets 0 bytes 0 jump CNI-HOSTPORT-MASQ # handle 6
 	}
 
 	chain CNI-HOSTPORT-DNAT { # handle 7
