@@ -92,10 +92,12 @@ class Chain:
         return await self._admitted_by_flow_control(request)
 
     async def _admitted_by_flow_control(self, request: Request) -> Response:
-        if "impersonate-user" in request.headers or any(h.startswith("impersonate-") for h in request.headers):
-            from berg.apiserver.auth import impersonation
+        for header in request.headers:
+            if header.startswith("impersonate-"):
+                from berg.apiserver.auth import impersonation
 
-            request.user = await impersonation.impersonate(request, self.authorizer)
+                request.user = await impersonation.impersonate(request, self.authorizer)
+                break
         if self.flow_control is not None:
             return await self.flow_control.around(request, self._authorized)
         return await self._authorized(request)

@@ -46,7 +46,7 @@ class _Histogram:
 
 class Metrics:
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, str, str, str, str, str, str, int], int] = {}
+        self._requests: dict[tuple[Labels, str, int], int] = {}
         self._durations: dict[Labels, _Histogram] = {}
         self._sizes: dict[Labels, _Histogram] = {}
         self._inflight = {"readOnly": 0, "mutating": 0}
@@ -71,7 +71,7 @@ class Metrics:
         else:
             labels = (info.verb.upper(), "", "", "", "", "")
         dry_run = "All" if request.raw_query and "dryRun" in request.raw_query else ""
-        key = (*labels, dry_run, response.status)
+        key = (labels, dry_run, response.status)
         self._requests[key] = self._requests.get(key, 0) + 1
         if response.stream is not None:
             return
@@ -89,7 +89,7 @@ class Metrics:
 
     def _lines(self) -> Iterator[str]:
         yield _head("apiserver_request_total", "counter", "Requests by verb, group, resource and code.")
-        for (verb, group, ver, plural, sub, scope, dry_run, code), count in list(self._requests.items()):
+        for ((verb, group, ver, plural, sub, scope), dry_run, code), count in list(self._requests.items()):
             text = _labels(verb, group, ver, plural, sub, scope)
             yield f'apiserver_request_total{{code="{code}",{text},dry_run="{dry_run}"}} {count}\n'
         yield from _histograms(

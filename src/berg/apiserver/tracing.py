@@ -292,7 +292,7 @@ def install(services: Services) -> None:
     """Before any cacher is opened. Raises ValueError, tracing.NotInstalled."""
     configuration = load(services.config.tracing_config_file)
     made = services.tracing = Tracing(tracing.provider(configuration, "apiserver", services.instance))
-    open_cacher, txn = services.open_cacher, services.store.txn
+    open_cacher, store = services.open_cacher, services.store
 
     async def opened(registry: Registry) -> Any:
         cacher = await open_cacher(registry)
@@ -300,9 +300,14 @@ def install(services: Services) -> None:
             setattr(cacher, name, _write(made, getattr(cacher, name), shown, registry))
         return cacher
 
-    async def transacted(request: Any) -> Any:
-        with made.span("etcdserverpb.KV/Txn", client=True):
-            return await txn(request)
+    def transacted(call: Call) -> Call:
+        async def traced(*args: Any) -> Any:
+            with made.span("etcdserverpb.KV/Txn", client=True):
+                return await call(*args)
+
+        return traced
 
     services.open_cacher = opened  # type: ignore[method-assign]
-    services.store.txn = transacted
+    for name in ("txn", "swap"):
+        if hasattr(store, name):
+            setattr(store, name, transacted(getattr(store, name)))

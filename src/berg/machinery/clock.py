@@ -75,7 +75,9 @@ class FakeClock:
 
 def rfc3339(t: datetime) -> str:
     """`metav1.Time` on the wire: seconds, UTC, `Z`."""
-    return t.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    if t.tzinfo is not UTC:
+        t = t.astimezone(UTC)
+    return t.isoformat()[:19] + "Z"
 
 
 def rfc3339_micro(t: datetime) -> str:

@@ -118,7 +118,12 @@ def milli(text: str | int | float) -> int:
 
 
 def canonical(text: str | int | float) -> str:
-    return str(of(text))
+    return _canonical(text if isinstance(text, str) else str(text))
+
+
+@lru_cache(maxsize=4096)
+def _canonical(text: str) -> str:
+    return str(parse(text))
 
 
 def from_milli(number: int, format: Format = "DecimalSI") -> Quantity:

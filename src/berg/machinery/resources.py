@@ -45,16 +45,15 @@ class Resource:
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     subresources: Mapping[str, Subresource] = field(default_factory=dict, hash=False, compare=False)
+    api_version: str = field(init=False, hash=False, compare=False)
+    """`v1`, `apps/v1`"""
+    group_resource: str = field(init=False, hash=False, compare=False)
+    """`pods`, `deployments.apps`: how messages and logs name it"""
 
-    @property
-    def api_version(self) -> str:
-        """`v1`, `apps/v1`."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    @property
-    def group_resource(self) -> str:
-        """`pods`, `deployments.apps`: how messages and logs name it."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
+    def __post_init__(self) -> None:
+        in_group = bool(self.group)
+        object.__setattr__(self, "api_version", f"{self.group}/{self.version}" if in_group else self.version)
+        object.__setattr__(self, "group_resource", f"{self.plural}.{self.group}" if in_group else self.plural)
 
     @property
     def root(self) -> str:

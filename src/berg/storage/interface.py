@@ -308,10 +308,23 @@ Listener = Callable[[int, Sequence[Event]], None]
 """Told of each commit, as it becomes visible: the newest revision, and its events in order."""
 
 
+class Swapped(NamedTuple):
+    done: bool
+    revision: int
+    """of the change; the store's when there was none"""
+    before: KeyValue | None
+    """the key as it was"""
+
+
 @runtime_checkable
 class Synchronous(Protocol):
     """A store in this process: what it publishes reaches its listeners before the writers hear that it is done,
     so that a cache fed by it is never behind an acknowledged write."""
+
+    async def swap(self, key: bytes, expected: int, value: bytes | None, lease: int = 0) -> Swapped:
+        """What a cache's every write is, without the ceremony of a transaction: puts `value`, or deletes the key with
+        None, if the key's mod revision is `expected` (0: it is not there). Raises as `txn`."""
+        ...
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """`listener` runs on the loop, must not raise and must not block. Returns what ends it."""

@@ -46,9 +46,9 @@ from berg.storage.interface import (
     RevisionCompacted,
     RevisionFuture,
     Store,
+    Swapped,
     Synchronous,
     TxnRequest,
-    TxnResponse,
     prefix_end,
 )
 from berg.storage.transform import Transformer, TransformError, decode_value
@@ -123,6 +123,7 @@ class WatchCache:
         self.api_version = api_version
         self.kind = kind
         self._transformer = transformer
+        self._swap = store.swap if isinstance(store, Synchronous) else self._transact
         self._hub = hub_of(store, self.prefix)
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []
@@ -182,7 +183,8 @@ class WatchCache:
         self._fanout.close()
         self._loading = []
         revision, kvs = await self._read_all()
-        self._entries = {e.key: e for e in map(self._entry, kvs)}
+        self._entries.clear()
+        self._entries.update((e.key, e) for e in map(self._entry, kvs))
         self._keys = sorted(self._entries)
         self._indexes.clear()
         self._recent.clear()
@@ -195,6 +197,9 @@ class WatchCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def counter(self) -> Callable[[], int]:
+        return self._entries.__len__
 
     # -- entries
 
@@ -398,66 +403,59 @@ class WatchCache:
 
     async def create(self, key: str, obj: Obj, *, ttl_s: int = 0) -> Entry:
         stored, data, answer = await self._write(key, obj, 0, ttl_s)
-        if not answer.succeeded:
-            raise KeyExists(self._found(answer) or self._make(key, answer.revision, data))
+        if not answer.done:
+            found = answer.before
+            raise KeyExists(self._make(key, answer.revision, data) if found is None else self._entry(found))
         return await self._written(key, answer.revision, stored)
 
     async def update(self, key: str, obj: Obj, *, expected: int, ttl_s: int = 0) -> Entry:
         stored, _, answer = await self._write(key, obj, expected, ttl_s)
-        if not answer.succeeded:
+        if not answer.done:
             raise self._conflict(key, answer)
         return await self._written(key, answer.revision, stored)
 
     async def delete(self, key: str, *, expected: int) -> Entry:
-        storage_key = self.prefix + key.encode()
-        answer = await self.store.txn(
-            TxnRequest(
-                (Compare(storage_key, CompareTarget.MOD, CompareResult.EQUAL, expected),),
-                (DeleteRequest(storage_key, prev_kv=True),),
-                (RangeRequest(storage_key),),
-            )
-        )
-        deleted = answer.responses[0]
-        if not answer.succeeded or not isinstance(deleted, DeleteResponse) or not deleted.deleted:
+        answer = await self._swap(self.prefix + key.encode(), expected, None)
+        if not answer.done or answer.before is None:
             raise self._conflict(key, answer)
-        last = self._make(key, answer.revision, deleted.prev_kvs[0].value)
+        last = self._make(key, answer.revision, answer.before.value)
         await self._hub.wait_for(answer.revision, FRESH_TIMEOUT_S)
         return last
 
-    async def _write(self, key: str, obj: Obj, expected: int, ttl_s: int) -> tuple[bytes, bytes, TxnResponse]:
+    async def _write(self, key: str, obj: Obj, expected: int, ttl_s: int) -> tuple[bytes, bytes, Swapped]:
         """(the bytes in the store, the JSON, the answer). Compares with `expected`, 0: not there."""
         storage_key = self.prefix + key.encode()
         data = encode(obj, self.api_version, self.kind)
         stored = data if self._transformer is None else self._transformer.to_storage(storage_key, data)
-        compare = (Compare(storage_key, CompareTarget.MOD, CompareResult.EQUAL, expected),)
-        failure: tuple[Op, ...] = (RangeRequest(storage_key),)
         while True:
             lease = await self._hub.lease(ttl_s) if ttl_s else 0
             try:
-                answer = await self.store.txn(TxnRequest(compare, (PutRequest(storage_key, stored, lease),), failure))
+                return stored, data, await self._swap(storage_key, expected, stored, lease)
             except LeaseNotFound:
                 if not ttl_s:
                     raise
                 self._hub.forget_lease(ttl_s)
-                continue
-            return stored, data, answer
+
+    async def _transact(self, key: bytes, expected: int, value: bytes | None, lease: int = 0) -> Swapped:
+        """`Synchronous.swap` on any store."""
+        change: Op = DeleteRequest(key, prev_kv=True) if value is None else PutRequest(key, value, lease)
+        compare = Compare(key, CompareTarget.MOD, CompareResult.EQUAL, expected)
+        answer = await self.store.txn(TxnRequest((compare,), (change,), (RangeRequest(key),)))
+        match answer.responses[0] if answer.responses else None:
+            case RangeResponse(kvs=[kv]) | DeleteResponse(prev_kvs=[kv]):
+                return Swapped(answer.succeeded, answer.revision, kv)
+        return Swapped(answer.succeeded, answer.revision, None)
 
     async def _written(self, key: str, revision: int, stored: bytes) -> Entry:
-        await self._hub.wait_for(revision, FRESH_TIMEOUT_S)
+        if self._hub.revision < revision:
+            await self._hub.wait_for(revision, FRESH_TIMEOUT_S)
         entry = self._entries.get(key)
         if entry is not None and entry.revision == revision:
             return entry
         return self._make(key, revision, stored)  # already overwritten
 
-    def _found(self, answer: TxnResponse) -> Entry | None:
-        found = answer.responses[0] if answer.responses else None
-        if not isinstance(found, RangeResponse) or not found.kvs:
-            return None
-        return self._entry(found.kvs[0])
-
-    def _conflict(self, key: str, answer: TxnResponse) -> Exception:
-        entry = self._found(answer)
-        return KeyMissing(key) if entry is None else RevisionConflict(entry)
+    def _conflict(self, key: str, answer: Swapped) -> Exception:
+        return KeyMissing(key) if answer.before is None else RevisionConflict(self._entry(answer.before))
 
 
 def _normal(index: tuple[str, str]) -> tuple[str, str]:

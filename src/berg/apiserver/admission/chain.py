@@ -9,12 +9,12 @@ Source: kubernetes pkg/kubeapiserver/options/plugins.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
 from berg.apiserver.admission.interface import Api, Attributes, Plugin
-from berg.machinery.resources import Resource, resource
+from berg.machinery.resources import resource
 from berg.machinery.status import Obj
 
 
@@ -35,7 +35,7 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("NamespaceAutoProvision", "namespace_lifecycle", False),
     Entry("NamespaceLifecycle", "namespace_lifecycle"),
     Entry("NamespaceExists", "namespace_lifecycle", False),
-    Entry("LimitRanger", "limit_ranger"),
+    Entry("LimitRanger", "limit_ranger", until="limitranges"),
     Entry("ServiceAccount", "service_account"),
     Entry("NodeRestriction", "node_restriction"),  # Differs from upstream: on, as kubeadm switches it on everywhere
     Entry("TaintNodesByCondition", "taint_nodes_by_condition"),
@@ -87,13 +87,13 @@ class AdmissionChain:
             raise UnknownPlugin(f"unknown admission plugins: {', '.join(unknown)}")
         self._api, self._config = api, config or {}
         self.plugins: list[Plugin] = []
-        self._asleep: list[tuple[Entry, Resource]] = []
+        self._asleep: list[tuple[Entry, Callable[[], int]]] = []
         self._mutating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
         self._validating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
         for entry in PLUGINS:
             if entry.name in wanted or (entry.default_on and entry.name not in unwanted):
                 if entry.until and entry.name not in self._config:
-                    self._asleep.append((entry, resource(entry.until)))
+                    self._asleep.append((entry, api.counter(resource(entry.until))))
                 else:
                     self._load(entry)
 
@@ -106,7 +106,7 @@ class AdmissionChain:
 
     def _wake(self) -> None:
         for entry, wanted in self._asleep:
-            if self._api.list(wanted):
+            if wanted():
                 self._rouse(entry)
 
     def _rouse(self, entry: Entry) -> None:

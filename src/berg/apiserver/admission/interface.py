@@ -6,7 +6,7 @@ A plugin is one small module with one class; `admission/chain.py` lists them. Re
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,6 +75,10 @@ class Api(Protocol):
         ...
 
     def list(self, resource: Resource, namespace: str | None = None) -> list[Obj]: ...
+
+    def counter(self, resource: Resource) -> Callable[[], int]:
+        """Tells how many there are, at no cost: for what is asked at every write."""
+        ...
 
     async def create(self, resource: Resource, namespace: str, obj: Obj) -> Obj: ...
 

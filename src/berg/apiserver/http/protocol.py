@@ -15,6 +15,7 @@ import contextlib
 import logging
 import time
 from collections import deque
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -36,9 +37,14 @@ MAX_PIPELINED = 16
 SLOW_CLIENT_S = 60.0
 """how long a client may leave a full write buffer unread before it is dropped"""
 
-_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n" for s in HTTPStatus}
 _LIST_HEADERS = ("impersonate-", "x-remote-")
 """repeated headers whose values are a list: joined by newlines, which no value can contain"""
+
+
+@lru_cache(maxsize=512)
+def _header_name(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 class HTTPProtocol(asyncio.Protocol):
@@ -149,7 +155,7 @@ class HTTPProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_header(len(name) + len(value))
-        key = name.decode("latin-1").lower()
+        key = _header_name(name)
         text = value.decode("latin-1")
         if key in self._headers:
             text = self._headers[key] + ("\n" if key.startswith(_LIST_HEADERS) else ", ") + text
@@ -275,11 +281,10 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _write_head_and_body(self, response: Response, keep_alive: bool, head_only: bool) -> None:
         body = response.body
-        head = self._head(response, keep_alive)
         if response.status >= 200 and response.status not in (204, 304):
-            head += b"Content-Length: %d\r\n\r\n" % len(body)
+            head = self._head(response, keep_alive, f"Content-Length: {len(body)}\r\n\r\n")
         else:
-            head += b"\r\n"
+            head = self._head(response, keep_alive, "\r\n")
             body = b""
         if head_only or not body:
             self.transport.write(head)
@@ -289,21 +294,24 @@ class HTTPProtocol(asyncio.Protocol):
             self.transport.write(head)
             self.transport.write(body)
 
-    def _head(self, response: Response, keep_alive: bool) -> bytes:
-        line = _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d Unknown\r\n" % response.status
-        parts = [line, self.server.date_header()]
+    def _head(self, response: Response, keep_alive: bool, end: str) -> bytes:
+        parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} Unknown\r\n"]
+        parts.append(self.server.date_header())
         if response.content_type:
-            parts.append(b"Content-Type: " + response.content_type.encode("latin-1", "replace") + b"\r\n")
+            parts.append(f"Content-Type: {response.content_type}\r\n")
         for name, value in response.headers.items():
-            for one in value.split("\n"):
-                parts.append(f"{name}: {one}\r\n".encode("latin-1", "replace"))
+            if "\n" in value:
+                parts += [f"{name}: {one}\r\n" for one in value.split("\n")]
+            else:
+                parts.append(f"{name}: {value}\r\n")
         if not keep_alive and "Connection" not in response.headers:
-            parts.append(b"Connection: close\r\n")
-        return b"".join(parts)
+            parts.append("Connection: close\r\n")
+        parts.append(end)
+        return "".join(parts).encode("latin-1", "replace")
 
     async def _stream(self, request: Request, response: Response, keep_alive: bool) -> None:
         assert response.stream is not None
-        self.transport.write(self._head(response, keep_alive) + b"Transfer-Encoding: chunked\r\n\r\n")
+        self.transport.write(self._head(response, keep_alive, "Transfer-Encoding: chunked\r\n\r\n"))
         self.streaming = True
         try:
             async for chunk in response.stream:
@@ -334,7 +342,7 @@ class HTTPProtocol(asyncio.Protocol):
     async def _upgrade(self, request: Request, response: Response) -> None:
         assert response.upgrade is not None
         line = _STATUS_LINES[101]
-        head = b"".join([line, *(f"{k}: {v}\r\n".encode("latin-1") for k, v in response.headers.items()), b"\r\n"])
+        head = "".join([line, *(f"{k}: {v}\r\n" for k, v in response.headers.items()), "\r\n"]).encode("latin-1")
         if response.status == 101:
             self.transport.write(head)
         self.raw = RawStream(self.transport, self.loop, request.attributes.pop("after_upgrade", b""))

@@ -42,7 +42,7 @@ class HTTPServer:
         self._share_port = share_port
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._date = b""
+        self._date = ""
         self._date_second = 0
 
     async def start(self) -> None:
@@ -98,9 +98,9 @@ class HTTPServer:
             await asyncio.wait(tasks, timeout=2.0)
         await asyncio.sleep(0)
 
-    def date_header(self) -> bytes:
+    def date_header(self) -> str:
         second = int(time.time())
         if second != self._date_second:
             self._date_second = second
-            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
+            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n"
         return self._date

@@ -27,8 +27,9 @@ async def create(call: Call, obj: Obj, *, tracked: bool = True) -> CacheEntry:
     dedup_owners(call, obj)
     if tracked:
         await fieldmanager.on_create(call, obj)
-    if call.admission:
-        await registry.services.admission.run_mutating(_attributes(call, obj))
+    attributes = _attributes(call, obj) if call.admission else None
+    if attributes is not None:
+        await registry.services.admission.run_mutating(attributes)
         dedup_owners(call, obj)
     base = meta.get("generateName") if not meta.get("name") else None
     for attempt in range(NAME_ATTEMPTS):
@@ -36,7 +37,7 @@ async def create(call: Call, obj: Obj, *, tracked: bool = True) -> CacheEntry:
         if base:
             this["metadata"]["name"] = objectmeta.generate_name(base, registry.strategy.generate_name_limit)
         try:
-            return await _create_named(call, this)
+            return await _create_named(call, this, attributes)
         except ApiError as e:
             if not base or e.reason != "AlreadyExists":
                 raise
@@ -51,7 +52,7 @@ async def create(call: Call, obj: Obj, *, tracked: bool = True) -> CacheEntry:
     raise AssertionError
 
 
-async def _create_named(call: Call, obj: Obj) -> CacheEntry:
+async def _create_named(call: Call, obj: Obj, attributes: Attributes | None) -> CacheEntry:
     registry, strategy, context = call.registry, call.registry.strategy, call.context
     meta = obj["metadata"]
     objectmeta.fill_system_fields(obj, context.clock.now())
@@ -71,8 +72,9 @@ async def _create_named(call: Call, obj: Obj) -> CacheEntry:
             raise registry.invalid(meta.get("name") or "", errors)
         context.warnings.extend(strategy.warnings(context, obj, None))
         strategy.canonicalize(obj)
-        if call.admission:
-            await registry.services.admission.run_validating(_attributes(call, obj))
+        if attributes is not None:
+            attributes.obj, attributes.name = obj, meta["name"]
+            await registry.services.admission.run_validating(attributes)
         entry = await _store(call, obj)
         stored = not call.dry_run
         return entry

@@ -24,7 +24,9 @@ def manager_of(given: str, user_agent: str) -> str:
     """The `fieldManager` parameter, else the user agent up to its first slash."""
     if given:
         return given
-    prefix = user_agent.split("/", 1)[0]
+    prefix = user_agent.partition("/")[0]
+    if prefix.isascii() and prefix.isprintable():
+        return prefix[:MAX_MANAGER_BYTES] or "unknown"
     printable = "".join(c if c.isprintable() else "_" for c in prefix)
     return printable.encode()[:MAX_MANAGER_BYTES].decode("utf-8", "ignore") or "unknown"
 

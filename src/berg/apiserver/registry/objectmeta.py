@@ -5,9 +5,10 @@ Source: k8s.io/apimachinery pkg/api/validation/objectmeta.go, k8s.io/apiserver p
 
 from __future__ import annotations
 
+import os
 import random
-import uuid
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from berg.machinery import names, status
@@ -27,11 +28,21 @@ def generate_name(base: str, limit: int) -> str:
     return base[: limit - 5] + "".join(_random.choices(_ALPHABET, k=5))
 
 
+def new_uid() -> str:
+    """A random UUID (version 4)."""
+    h = f"{int.from_bytes(os.urandom(16)) & _RANDOM_BITS | _VERSION_4:032x}"
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+_VERSION_4 = (4 << 76) | (2 << 62)
+_RANDOM_BITS = ~((15 << 76) | (3 << 62))
+
+
 def fill_system_fields(obj: Obj, now: datetime) -> None:
     """What a new object gets, whatever the client sent."""
     meta = obj["metadata"]
     meta["creationTimestamp"] = rfc3339(now)
-    meta["uid"] = str(uuid.uuid4())
+    meta["uid"] = new_uid()
     meta.pop("resourceVersion", None)
     wipe_system_fields(meta)
 
@@ -39,7 +50,8 @@ def fill_system_fields(obj: Obj, now: datetime) -> None:
 def wipe_system_fields(meta: Obj) -> None:
     """Nobody creates an object that is being deleted already."""
     for field in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        meta.pop(field, None)
+        if field in meta:
+            del meta[field]
 
 
 def validate(registry: Registry, obj: Obj) -> list[FieldError]:
@@ -91,16 +103,30 @@ def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
     return errors
 
 
+@lru_cache(maxsize=4096)
+def _is_key(key: str) -> bool:
+    """The same few keys come with every object."""
+    return not names.qualified_name(key)
+
+
+@lru_cache(maxsize=4096)
+def _is_value(value: str) -> bool:
+    return not names.label_value(value)
+
+
 def _validate_maps(meta: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     for key, value in (meta.get("labels") or {}).items():
-        errors += [status.invalid_value("metadata.labels", key, m) for m in names.qualified_name(key)]
-        errors += [status.invalid_value("metadata.labels", value, m) for m in names.label_value(value)]
+        if not _is_key(key):
+            errors += [status.invalid_value("metadata.labels", key, m) for m in names.qualified_name(key)]
+        if not _is_value(value):
+            errors += [status.invalid_value("metadata.labels", value, m) for m in names.label_value(value)]
     annotations = meta.get("annotations") or {}
     total = 0
     for key, value in annotations.items():
         total += len(key.encode()) + len(value.encode())
-        errors += [status.invalid_value("metadata.annotations", key, m) for m in names.qualified_name(key.lower())]
+        if not _is_key(key.lower()):
+            errors += [status.invalid_value("metadata.annotations", key, m) for m in names.qualified_name(key.lower())]
     if total > MAX_ANNOTATIONS_BYTES:
         errors.append(status.too_long("metadata.annotations", "", MAX_ANNOTATIONS_BYTES))
     controller = ""

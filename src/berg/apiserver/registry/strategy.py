@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from berg.machinery import names
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.resources import Resource
 from berg.machinery.status import FieldError, Obj
@@ -83,8 +84,6 @@ class Strategy:
 
     def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
         """Faults of a name (default: DNS-1123 subdomain); `prefix` when it is a generateName."""
-        from berg.machinery import names
-
         return names.dns1123_subdomain(name.rstrip("-") + "a" if prefix and name.endswith("-") else name)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:

@@ -12,6 +12,7 @@ Source: KEP-555; k8s.io/apimachinery pkg/util/managedfields, sigs.k8s.io/structu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
@@ -20,7 +21,7 @@ from typing import Any
 from berg.machinery.clock import rfc3339
 from berg.machinery.codec import json
 from berg.machinery.decode import zero
-from berg.machinery.patch import checking, comparing, fieldset, managed, membership, merging
+from berg.machinery.patch import checking, comparing, created, fieldset, managed, membership, merging
 from berg.machinery.patch.fieldset import FieldSet
 from berg.machinery.patch.managed import Entry, Managed, Manager
 from berg.machinery.patch.shapes import BadList
@@ -75,6 +76,10 @@ def update(
         return _with_managed(new, None)  # upstream does not begin to track an object that was untracked
     old = _bare(live) if live is not None else _blank(type, api_version)
     after = _bare(new)
+    if live is None and not owners:
+        with contextlib.suppress(created.NotPlain):
+            return _created(old, after, managed.manager_of(manager, operation, api_version, subresource), api_version,
+                            now, type, frozenset(path[0] for path in reset if len(path) == 1))  # fmt: skip
     if old == after and not given:
         return _with_managed(new, before)
     try:
@@ -83,6 +88,19 @@ def update(
     except BadList:  # ownership is lost rather than the write: the object itself is valid without it
         return _with_managed(new, None)
     return _with_managed(new, managed.write(owners))
+
+
+def _created(
+    blank: Obj, new: Obj, who: Manager, api_version: str, now: datetime, type_: TypeDef, reset: frozenset[str]
+) -> Obj:
+    """`update` of nothing by one writer: he owns what is there. Raises NotPlain."""
+    try:
+        mine = created.fields_of(type_, blank, new, _NEVER_OWNED, reset)
+    except BadList:
+        return _with_managed(new, None)
+    if not mine:
+        return _with_managed(new, None)
+    return _with_managed(new, [managed.written(who, Entry(mine, api_version, rfc3339(now)))])
 
 
 def apply(

@@ -14,7 +14,9 @@ Source: sigs.k8s.io/structured-merge-diff fieldpath.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from operator import is_
 from typing import Any
 
 import orjson
@@ -157,18 +159,19 @@ def paths(a: FieldSet, prefix: Path = ()) -> Iterator[Path]:
 
 def ordered(a: FieldSet) -> FieldSet:
     """The same set in the order in which it is written: the member itself, then what lies below by name."""
-    below = {element: ordered(inner) if inner else inner for element, inner in a.items()}
-    elements = sorted(a, key=_rank)
-    if elements == list(a) and all(below[e] is a[e] for e in elements):
+    elements = sorted(a)
+    at = bisect_left(elements, "i:")
+    if at < len(elements) and elements[at].startswith("i:"):  # by number, and behind all others
+        elements.sort(key=_rank)
+    below = {e: ordered(a[e]) if a[e] else a[e] for e in elements}
+    if elements == list(a) and all(map(is_, below.values(), a.values())):
         return a
-    return {e: below[e] for e in elements}
+    return below
 
 
-def _rank(element: str) -> tuple[int, int, str]:
-    if element == ".":
-        return (-1, 0, "")
+def _rank(element: str) -> tuple[bool, int, str]:
     index = element[2:]
-    return ("fkvi".find(element[0]), int(index) if element[0] == "i" and index.isdigit() else 0, index)
+    return (element[0] == "i", int(index) if element[0] == "i" and index.isdigit() else 0, element)
 
 
 def of_paths(*members: Path) -> FieldSet:

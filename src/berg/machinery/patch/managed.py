@@ -81,19 +81,24 @@ def read(entries: Any) -> Managed:
 
 def write(managed: Managed) -> list[Obj]:
     """Sorted as upstream sorts: appliers first, then by time, name, version, subresource."""
-    entries = []
-    for who, entry in sorted(
-        managed.items(), key=lambda m: (m[0].operation, m[1].time, m[0].name, m[1].api_version, m[0].subresource)
-    ):
-        written: Obj = {"manager": who.name, "operation": who.operation, "apiVersion": entry.api_version}
-        if entry.time:
-            written["time"] = entry.time
-        written["fieldsType"] = "FieldsV1"
-        written["fieldsV1"] = fieldset.ordered(entry.fields)
-        if who.subresource:
-            written["subresource"] = who.subresource
-        entries.append(written)
-    return entries
+    return [
+        written(who, Entry(fieldset.ordered(entry.fields), entry.api_version, entry.time))
+        for who, entry in sorted(
+            managed.items(), key=lambda m: (m[0].operation, m[1].time, m[0].name, m[1].api_version, m[0].subresource)
+        )
+    ]
+
+
+def written(who: Manager, entry: Entry) -> Obj:
+    """One entry; its set is ordered already."""
+    found: Obj = {"manager": who.name, "operation": who.operation, "apiVersion": entry.api_version}
+    if entry.time:
+        found["time"] = entry.time
+    found["fieldsType"] = "FieldsV1"
+    found["fieldsV1"] = entry.fields
+    if who.subresource:
+        found["subresource"] = who.subresource
+    return found
 
 
 def is_reset(entries: Any) -> bool:

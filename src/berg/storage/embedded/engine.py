@@ -47,6 +47,7 @@ from berg.storage.interface import (
     RevisionCompacted,
     RevisionFuture,
     StoreError,
+    Swapped,
     TxnRequest,
     TxnResponse,
     Unavailable,
@@ -212,6 +213,14 @@ class EmbeddedStore:
             self._check_writable()
         self._check_open()
         result = self.pending.txn(request)
+        written = self._enter(result)
+        return result.response if written is None else await written
+
+    async def swap(self, key: bytes, expected: int, value: bytes | None, lease: int = 0) -> Swapped:
+        if value is not None and self.alarmed:
+            self._check_writable()
+        self._check_open()
+        result = self.pending.swap(key, expected, value, lease)
         written = self._enter(result)
         return result.response if written is None else await written
 

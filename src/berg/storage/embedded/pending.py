@@ -34,6 +34,7 @@ from berg.storage.interface import (
     RangeRequest,
     RangeResponse,
     RequestTooLarge,
+    Swapped,
     TooManyOps,
     TxnRequest,
     TxnResponse,
@@ -132,6 +133,28 @@ class Pending:
         if changes:
             self.revision += 1
         return Result(response, changes)
+
+    def swap(self, key: bytes, expected: int, value: bytes | None, lease: int) -> Result:
+        old = self.get(key)
+        if (0 if old is None else old.mod_revision) != expected:
+            return Result(Swapped(False, self.revision, old))
+        revision = self.revision + 1
+        if value is None:
+            if old is None:
+                return Result(Swapped(True, self.revision, None))
+            kv = KeyValue(key, b"", 0, revision, 0)
+        else:
+            if len(key) + len(value) > self.max_request_bytes - 64:
+                raise RequestTooLarge("etcdserver: request is too large")
+            if lease and not self._has_lease(lease):
+                raise LeaseNotFound("etcdserver: requested lease not found")
+            if old is None:
+                kv = KeyValue(key, value, revision, revision, 1, lease)
+            else:
+                kv = KeyValue(key, value, old.create_revision, revision, old.version + 1, lease)
+        self.overlay[key] = kv
+        self.revision = revision
+        return Result(Swapped(True, revision, old), [kv])
 
     def _put(self, request: PutRequest, revision: int, changes: list[KeyValue]) -> PutResponse:
         key = request.key

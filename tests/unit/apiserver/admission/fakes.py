@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from berg.apiserver.admission.interface import CREATE, Attributes
@@ -36,6 +37,9 @@ class FakeApi:
 
     def list(self, r: Resource, namespace: str | None = None) -> list[Obj]:
         return [o for (kind, ns, _), o in self.store.items() if kind == r.group_resource and namespace in (None, ns)]
+
+    def counter(self, r: Resource) -> Callable[[], int]:
+        return lambda: len(self.list(r))
 
     async def create(self, r: Resource, namespace: str, obj: Obj) -> Obj:
         name = obj["metadata"]["name"]

@@ -123,6 +123,8 @@ def policy_of(labels: Mapping[str, str], defaults: Policy) -> tuple[Policy, list
     """A namespace's policy; a label that can't be read counts as the strictest when enforcing."""
     policy = defaults
     errors: list[FieldError] = []
+    if not any(key.startswith(PREFIX) for key in labels):
+        return policy, errors
     for mode in ("enforce", "audit", "warn"):
         level: Level = getattr(policy, mode)
         name, version = labels.get(PREFIX + mode), labels.get(f"{PREFIX}{mode}-version")

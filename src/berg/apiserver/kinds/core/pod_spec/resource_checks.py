@@ -70,6 +70,8 @@ def resource_name(path: str, name: str) -> list[FieldError]:
 
 
 def container_resource_name(path: str, name: str) -> list[FieldError]:
+    if name in _CONTAINER_RESOURCES:
+        return []
     errors = resource_name(path, name)
     if "/" not in name:
         if name not in _CONTAINER_RESOURCES and not is_huge_page(name):

@@ -7,6 +7,7 @@ resources); KEP-753 (sidecars).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from berg.machinery import quantity
 from berg.machinery.quantity import Quantity
@@ -20,14 +21,17 @@ _LISTS = ("limits", "requests")
 def canonical_list(amounts: Obj) -> None:
     """Every amount as upstream writes it, rounded up to thousandths. What is no quantity stays: validation's."""
     for name, amount in amounts.items():
-        try:
-            q = quantity.of(amount)
-        except ValueError:
-            continue
-        if q.nano % 1_000_000:
-            q = quantity.from_milli(q.milli(), q.format)
-        if (text := str(q)) != amount:
+        if isinstance(amount, (str, int, float)) and (text := _to_thousandths(amount)) != amount:
             amounts[name] = text
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _to_thousandths(amount: str | int | float) -> str | int | float:
+    try:
+        q = quantity.of(amount)
+    except ValueError:
+        return amount
+    return str(quantity.from_milli(q.milli(), q.format) if q.nano % 1_000_000 else q)
 
 
 def canonical_requirements(requirements: Obj) -> None:
