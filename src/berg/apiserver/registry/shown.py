@@ -90,6 +90,8 @@ def _unset(field: Field) -> Any:
 
 def go_name(name: str) -> str:
     """`podIP` → `PodIP`, `apiGroup` → `APIGroup`, `cidrs` → `CIDRs`."""
+    if name.startswith("seLinux"):
+        return "SEL" + name[3:]
     first = _FIRST_WORD.match(name)
     word = first[0] if first else ""
     if word in _INITIALS:

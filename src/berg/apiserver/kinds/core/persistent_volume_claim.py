@@ -76,11 +76,14 @@ class PersistentVolumeClaimStrategy(Strategy):
         return validate_claim_status_update(obj, old)
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        from berg.apiserver.kinds.core.volume_validation import claim_spec_warnings
+
+        found: list[str] = []
         if BETA_CLASS in (obj["metadata"].get("annotations") or {}):
-            return (
-                f'metadata.annotations[{BETA_CLASS}]: deprecated since v1.8; use "storageClassName" attribute instead',
+            found.append(
+                f'metadata.annotations[{BETA_CLASS}]: deprecated since v1.8; use "storageClassName" attribute instead'
             )
-        return ()
+        return [*found, *claim_spec_warnings(obj.get("spec") or {}, "spec")]
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"name": obj["metadata"].get("name", "")}
@@ -93,6 +96,8 @@ def _data_source(spec: Obj, before: Obj | None) -> None:
     """`dataSource` and `dataSourceRef` say the same unless the latter names another namespace. Sources that only
     the latter can name are silently dropped from the former, as ever."""
     source, ref = spec.get("dataSource"), spec.get("dataSourceRef")
+    if ref and ref.get("namespace") and not ((before or {}).get("dataSourceRef") or {}).get("namespace"):
+        ref = spec.pop("dataSourceRef") and None  # claims that reach into other namespaces wait for their feature gate
     in_use = bool(before and (before.get("dataSource") or before.get("dataSourceRef")))
     if source and not ref and not in_use and ((source.get("apiGroup") or "", source.get("kind")) not in _SOURCES):
         del spec["dataSource"]

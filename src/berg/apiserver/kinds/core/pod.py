@@ -13,6 +13,7 @@ from berg.apiserver.kinds.core.pod_spec.label_keys import merge_label_keys
 from berg.apiserver.kinds.core.pod_spec.resources import qos_class
 from berg.apiserver.registry.strategy import Context, Strategy, strategy_for
 from berg.machinery import names
+from berg.machinery.clock import rfc3339
 from berg.machinery.status import FieldError, Obj
 
 
@@ -51,7 +52,7 @@ class PodStrategy(Strategy):
                     "type": "PodScheduled",
                     "status": "False",
                     "lastProbeTime": None,
-                    "lastTransitionTime": None,
+                    "lastTransitionTime": rfc3339(ctx.clock.now()),
                     "reason": "SchedulingGated",
                     "message": "Scheduling is blocked due to non-empty scheduling gates",
                 }

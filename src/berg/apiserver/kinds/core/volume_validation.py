@@ -6,20 +6,18 @@ Source: kubernetes pkg/apis/core/validation ValidatePersistentVolume, ValidatePe
 from __future__ import annotations
 
 import copy
+import posixpath
+from typing import Any
 
 from berg.apiserver.kinds import checks
 from berg.apiserver.kinds.core.persistent_volume import BETA_CLASS
 from berg.apiserver.kinds.core.pod_spec.scheduling import validate_node_selector
-from berg.apiserver.kinds.core.pod_spec.volumes import (
-    REQUIRED_FIELDS,
-    SOURCE_CHECKS,
-    csi_driver_name,
-    no_backsteps,
-)
+from berg.apiserver.kinds.core.pod_spec.volumes import LONG_PORTAL
+from berg.apiserver.kinds.core.volume_sources import one_source, validate_storage
 from berg.apiserver.kinds.immutable import MESSAGE, immutable
 from berg.apiserver.kinds.label_selectors import validate_selector
 from berg.apiserver.kinds.sameness import differences, same
-from berg.machinery import quantity
+from berg.machinery import names, quantity
 from berg.machinery.status import (
     FieldError,
     Obj,
@@ -30,9 +28,30 @@ from berg.machinery.status import (
 )
 
 ACCESS_MODES = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
-_IN_VOLUMES = {**dict.fromkeys(REQUIRED_FIELDS), "local": None}
-_NOT_IN_VOLUMES = ("configMap", "downwardAPI", "emptyDir", "ephemeral", "gitRepo", "image", "projected", "secret")
-SOURCES = [s for s in _IN_VOLUMES if s not in (*_NOT_IN_VOLUMES, "persistentVolumeClaim")]
+SOURCES = (
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+)
 
 
 def _access_modes(modes: list[str], path: str) -> list[FieldError]:
@@ -45,81 +64,96 @@ def _access_modes(modes: list[str], path: str) -> list[FieldError]:
     return errors
 
 
-def _size(amounts: Obj, path: str) -> list[FieldError]:
-    if "storage" not in amounts:
-        return [required(path)]
-    errors = checks.amount(path, "storage", amounts["storage"])
-    if not errors and quantity.of(amounts["storage"]).nano == 0:
-        errors.append(invalid_value(path, str(amounts["storage"]), "must be greater than zero"))
-    return errors
-
-
 def validate_persistent_volume(obj: Obj) -> list[FieldError]:
-    spec = obj.get("spec") or {}
-    errors = _access_modes(spec.get("accessModes") or [], "spec")
-    capacity = spec.get("capacity") or {}
-    if not capacity:
-        errors.append(required("spec.capacity"))
-    if "storage" not in capacity or len(capacity) > 1:
-        errors.append(not_supported("spec.capacity", capacity, ["storage"]))
-    for name, value in capacity.items():
-        errors += checks.amount(f"spec.capacity[{name}]", name, value)
-        if not errors and quantity.of(value).nano == 0:
-            errors.append(invalid_value(f"spec.capacity[{name}]", str(value), "must be greater than zero"))
-    policy = spec.get("persistentVolumeReclaimPolicy")
-    if policy and policy not in ("Delete", "Recycle", "Retain"):
-        supported = ["Delete", "Recycle", "Retain"]
-        errors.append(not_supported("spec.persistentVolumeReclaimPolicy", policy, supported))
-    if affinity := spec.get("nodeAffinity"):
-        if affinity.get("required") is not None:
-            errors += validate_node_selector(affinity["required"], "spec.nodeAffinity.required")
+    return validate_volume_spec(obj.get("spec") or {}, "spec", obj["metadata"].get("name") or "")
+
+
+_INLINE = "may not be specified in the context of inline volumes"
+
+
+def validate_volume_spec(spec: Obj, path: str, name: str, *, inline: bool = False) -> list[FieldError]:
+    """`inline`: it stands in a VolumeAttachment, for a volume of a pod that never was a PersistentVolume."""
+    errors: list[FieldError] = []
+    if inline:
+        errors += [forbidden_field(f"{path}.{key}", _INLINE) for key in ("claimRef", "capacity") if spec.get(key)]
+        if spec.get("csi") is None:
+            errors.append(required(f"{path}.csi", "has to be specified in the context of inline volumes"))
+    errors += _access_modes(spec.get("accessModes") or [], path)
+    if not inline:
+        errors += _capacity(spec.get("capacity") or {}, f"{path}.capacity")
+    policy, at = spec.get("persistentVolumeReclaimPolicy"), f"{path}.persistentVolumeReclaimPolicy"
+    if policy and inline:
+        if policy != "Retain":
+            errors.append(forbidden_field(at, "may only be Retain in the context of inline volumes"))
+    elif policy:
+        errors += checks.one_of(at, policy, ["Delete", "Recycle", "Retain"])
+    affinity = spec.get("nodeAffinity")
+    if affinity is not None:
+        at = f"{path}.nodeAffinity"
+        if inline:
+            errors.append(forbidden_field(at, _INLINE))
+        elif affinity.get("required") is not None:
+            errors += validate_node_selector(affinity["required"], f"{at}.required")
         else:
-            why = "must specify required node constraints"
-            errors.append(required("spec.nodeAffinity.required", why))
-    errors += _source(spec)
-    if (spec.get("hostPath") or {}).get("path") == "/" and policy == "Recycle":
+            errors.append(required(f"{at}.required", "must specify required node constraints"))
+    errors += _source(spec, path, name)
+    if posixpath.normpath((spec.get("hostPath") or {}).get("path") or ".") == "/" and policy == "Recycle":
         why = "may not be 'recycle' for a hostPath mount of '/'"
-        errors.append(forbidden_field("spec.persistentVolumeReclaimPolicy", why))
-    if name := spec.get("storageClassName"):
-        errors += checks.named("spec.storageClassName", name)
-    if (mode := spec.get("volumeMode")) is not None and mode not in ("Block", "Filesystem"):
-        errors.append(not_supported("spec.volumeMode", mode, ["Block", "Filesystem"]))
-    if (name := spec.get("volumeAttributesClassName")) is not None:
-        if not name:
-            errors.append(required("spec.volumeAttributesClassName", "an empty string is disallowed"))
+        errors.append(forbidden_field(f"{path}.persistentVolumeReclaimPolicy", why))
+    if name := spec.get("storageClassName") or "":
+        at = f"{path}.storageClassName"
+        errors += [forbidden_field(at, _INLINE)] if inline else checks.named(at, name)
+    if (mode := spec.get("volumeMode")) is not None:
+        at = f"{path}.volumeMode"
+        if not inline:
+            errors += checks.one_of(at, mode, ["Block", "Filesystem"], empty=None)
+        elif mode != "Filesystem":
+            why = "may not specify volumeMode other than Filesystem in the context of inline volumes"
+            errors.append(forbidden_field(at, why))
+    if (attributes := spec.get("volumeAttributesClassName")) is not None:
+        if not attributes:
+            errors.append(required(f"{path}.volumeAttributesClassName", "an empty string is disallowed"))
         else:
-            errors += checks.named("spec.volumeAttributesClassName", name)
+            errors += checks.named(f"{path}.volumeAttributesClassName", attributes)
         if spec.get("csi") is None:
             why = "has to be specified when using volumeAttributesClassName"
-            errors.append(required("spec.csi", why))
+            errors.append(required(f"{path}.csi", why))
     return errors
 
 
-def _source(spec: Obj) -> list[FieldError]:
-    given = [s for s in SOURCES if spec.get(s) is not None]
-    if not given:
-        return [required("spec", "must specify a volume type")]
-    errors = [forbidden_field(f"spec.{s}", "may not specify more than 1 volume type") for s in given[1:]]
-    source = given[0]
-    body, at = spec[source], f"spec.{source}"
-    if source == "local":
-        if not body.get("path"):
-            errors.append(required(f"{at}.path"))
-        else:
-            errors += no_backsteps(f"{at}.path", body["path"])
-        if not spec.get("nodeAffinity"):
-            errors.append(required("spec.nodeAffinity", "Local volume requires node affinity"))
-    elif source == "csi":
-        errors += csi_driver_name(f"{at}.driver", body.get("driver") or "")
-        errors += checks.present(body, at, "volumeHandle")
-        for key in body:
-            if key.endswith("SecretRef") and body[key] is not None:
-                errors += checks.present(body[key], f"{at}.{key}", "name", "namespace")
-    else:
-        errors += checks.present(body, at, *REQUIRED_FIELDS[source])
-        if check := SOURCE_CHECKS.get(source):
-            errors += check(body, at)
+def _capacity(capacity: Obj, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if not capacity:
+        errors.append(required(path))
+    if "storage" not in capacity or len(capacity) > 1:
+        errors.append(not_supported(path, capacity or None, ["storage"]))
+    for name, value in capacity.items():
+        errors += _positive(f"{path}[{name}]", value)
     return errors
+
+
+def _positive(path: str, value: Any, *, once: bool = False) -> list[FieldError]:
+    amount = quantity.of(value)
+    if amount.nano > 0:
+        return []
+    errors = [invalid_value(path, str(amount), "must be greater than zero")]
+    if amount.nano < 0 and not once:
+        errors.insert(0, invalid_value(path, amount.value(), "must be a valid resource quantity"))
+    return errors
+
+
+def _source(spec: Obj, path: str, name: str) -> list[FieldError]:
+    def check(source: str, at: str) -> list[FieldError]:
+        body = spec[source]
+        errors = validate_storage(source, body, at, persistent=True)
+        if source == "local" and spec.get("nodeAffinity") is None:
+            errors.append(required(f"{path}.nodeAffinity", "Local volume requires node affinity"))
+        portal = body.get("targetPortal") or ""
+        if source == "iscsi" and body.get("initiatorName") is not None and len(f"{name}:{portal}") > 64:
+            errors.insert(0 if portal else 1, invalid_value(f"{at}.targetportal", portal, LONG_PORTAL))
+        return errors
+
+    return one_source([s for s in SOURCES if spec.get(s) is not None], path, check, again=frozenset({"flexVolume"}))
 
 
 def validate_persistent_volume_update(obj: Obj, old: Obj) -> list[FieldError]:
@@ -150,7 +184,8 @@ def validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
     errors += validate_selector(spec.get("selector"), f"{path}.selector")
     errors += _access_modes(modes, path) if modes else []
     requests = (spec.get("resources") or {}).get("requests") or {}
-    errors += _size(requests, f"{path}.resources[storage]")
+    at = f"{path}.resources[storage]"
+    errors += _positive(at, requests["storage"], once=True) if "storage" in requests else [required(at)]
     if name := spec.get("storageClassName"):
         errors += checks.named(f"{path}.storageClassName", name)
     if (mode := spec.get("volumeMode")) is not None and mode not in ("Block", "Filesystem"):
@@ -160,14 +195,35 @@ def validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:
         if found is not None:
             errors += _data_source(found, f"{path}.{key}")
     if ref is not None and ref.get("namespace"):
+        errors += checks.named(f"{path}.dataSourceRef.namespace", ref["namespace"], names.dns1123_label)
         if source is not None:
             why = "may not be specified when dataSourceRef.namespace is specified"
-            errors.append(invalid_value(path, f"{path}.dataSource", why))
+            errors.append(invalid_value(path, _A_PATH, why))
     elif source is not None and ref is not None and not _same_source(source, ref):
-        errors.append(invalid_value(path, f"{path}.dataSource", "must match dataSourceRef"))
+        errors.append(invalid_value(path, _A_PATH, "must match dataSourceRef"))
     if name := spec.get("volumeAttributesClassName"):
         errors += checks.named(f"{path}.volumeAttributesClassName", name)
     return errors
+
+
+class _Path:
+    """Upstream gives the path of the other field as the value, and a path shows as nothing."""
+
+    def __str__(self) -> str:
+        return "{}"
+
+
+_A_PATH = _Path()
+
+
+def claim_spec_warnings(spec: Obj, path: str) -> list[str]:
+    found: list[str] = []
+    for key in ("requests", "limits"):
+        amount = quantity.of(((spec.get("resources") or {}).get(key) or {}).get("storage") or 0)
+        if amount.milli() % 1000:
+            at = f"{path}.resources.{key}[storage]"
+            found.append(f'{at}: fractional byte value "{amount}" is invalid, must be an integer')
+    return found
 
 
 def _same_source(source: Obj, ref: Obj) -> bool:

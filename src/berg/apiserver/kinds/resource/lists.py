@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from berg.apiserver.kinds import checks
-from berg.apiserver.kinds.core.pod_spec.volumes import csi_driver_name
+from berg.apiserver.kinds.core.volume_sources import csi_driver_name
 from berg.apiserver.kinds.label_selectors import validate_label_name
 from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, duplicate, invalid_value, not_supported, required, too_long, too_many

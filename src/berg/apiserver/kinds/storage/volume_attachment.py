@@ -9,7 +9,7 @@ from berg.apiserver.kinds import cells
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery import names
-from berg.machinery.status import FieldError, Obj, invalid_value, required, too_long
+from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, required, too_long
 
 
 @strategy_for("storage.k8s.io", "volumeattachments")
@@ -45,11 +45,8 @@ class VolumeAttachmentStrategy(Strategy):
             why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
             errors.append(required("spec.source", why))
         elif inline is not None and name is not None:
-            errors.append(
-                invalid_value(
-                    "spec.source", source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
-                )
-            )
+            why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
+            errors.append(forbidden_field("spec.source", why))
         elif name is not None:
             if not name:
                 errors.append(
@@ -58,6 +55,10 @@ class VolumeAttachmentStrategy(Strategy):
             errors += [
                 invalid_value("spec.source.persistentVolumeName", name, t) for t in names.dns1123_subdomain(name)
             ]
+        else:
+            from berg.apiserver.kinds.core.volume_validation import validate_volume_spec
+
+            errors += validate_volume_spec(inline or {}, "spec.source.inlineVolumeSpec", "", inline=True)
         errors += [
             invalid_value("spec.nodeName", spec.get("nodeName") or "", t)
             for t in names.dns1123_subdomain(spec.get("nodeName") or "")

@@ -5,8 +5,9 @@ Source: kubernetes pkg/apis/storage/validation ValidateVolumeAttributesClass.
 
 from __future__ import annotations
 
-from berg.apiserver.kinds import cells
+from berg.apiserver.kinds import cells, checks
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, forbidden_field, required
 
 
@@ -19,8 +20,8 @@ class VolumeAttributesClassStrategy(Strategy):
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         errors: list[FieldError] = []
-        if not obj.get("driverName"):
-            errors.append(required("driverName"))
+        name = obj.get("driverName") or ""
+        errors += checks.named("driverName", name.lower(), names.qualified_name) if name else [required("driverName")]
         if not obj.get("parameters"):
             errors.append(required("parameters", "must contain at least one key/value pair"))
         return errors

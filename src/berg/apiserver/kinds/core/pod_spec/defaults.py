@@ -117,7 +117,7 @@ def source_defaults(source: str, body: Obj) -> None:
     if wanted := VOLUME_DEFAULTS.get(source):
         for key, value in wanted.items():
             found = body.get(key)
-            if found is None or (found == "" and value != ""):
+            if found is None or (found == "" and value != "" and source != "azureDisk"):  # its fields may say nothing
                 body[key] = value
     if source == "downwardAPI":
         _downward_items(body)
@@ -126,7 +126,7 @@ def source_defaults(source: str, body: Obj) -> None:
             if token := projection.get("serviceAccountToken"):
                 if token.get("expirationSeconds") is None:
                     token["expirationSeconds"] = 3600
-            elif downward := projection.get("downwardAPI"):
+            if downward := projection.get("downwardAPI"):
                 _downward_items(downward)
     elif source == "ephemeral":
         if claim := body.get("volumeClaimTemplate"):

@@ -98,6 +98,9 @@ def field_selector(ref: Obj, path: str, allowed: Collection[str]) -> list[FieldE
     if not ref.get("fieldPath"):
         return [required(f"{path}.fieldPath")]
     field = ref["fieldPath"]
+    if ref["apiVersion"] != "v1":
+        why = f"error converting fieldPath: unsupported pod version: {ref['apiVersion']}"
+        return [invalid_value(f"{path}.fieldPath", field, why)]
     base, bracket, rest = field.partition("['")
     if bracket and rest.endswith("']"):
         if base not in ("metadata.annotations", "metadata.labels"):

@@ -31,4 +31,5 @@ def tag_of(image: str) -> str | None:
 
 
 def pull_policy(image: str) -> str:
-    return "Always" if tag_of(image) == "latest" else "IfNotPresent"
+    name = image.partition("@")[0].rpartition(":")[0] or image
+    return "Always" if tag_of(image) == "latest" and len(name) <= 255 else "IfNotPresent"

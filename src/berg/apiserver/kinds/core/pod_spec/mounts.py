@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from berg.apiserver.kinds.core.pod_spec.volumes import relative_path
+from berg.apiserver.kinds.core.pod_spec.projections import relative_path
 from berg.machinery.status import (
     FieldError,
     Obj,

@@ -143,7 +143,7 @@ def _positive(amounts: Obj | None) -> Iterator[tuple[str, Quantity]]:
 def qos_class(pod: Obj) -> str:
     """Guaranteed, Burstable or BestEffort."""
     spec = pod.get("spec") or {}
-    if spec.get("resources"):
+    if spec.get("resources") is not None:
         holders = [spec["resources"]]
     else:
         holders = [

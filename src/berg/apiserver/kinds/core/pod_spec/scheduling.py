@@ -188,7 +188,8 @@ def validate_spreading(constraints: Collection[Obj] | None, path: str) -> list[F
     for i, c in enumerate(given):
         at = f"{path}[{i}]"
         key, action = c.get("topologyKey") or "", c.get("whenUnsatisfiable") or ""
-        errors += checks.positive(f"{at}.maxSkew", c.get("maxSkew") or 0)
+        if (skew := c.get("maxSkew") or 0) <= 0:
+            errors.append(invalid_value(f"{at}.maxSkew", skew, "must be greater than zero"))
         if not key:
             errors.append(required(f"{at}.topologyKey", "can not be empty"))
         if action not in ("DoNotSchedule", "ScheduleAnyway"):

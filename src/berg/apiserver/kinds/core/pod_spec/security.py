@@ -61,8 +61,9 @@ def seccomp_profile(profile: Obj | None, path: str) -> list[FieldError]:
         else:
             errors += _relative(f"{path}.localhostProfile", local)
     elif local is not None:
+        shown = {"Type": profile.get("type") or "", "LocalhostProfile": local}
         errors.append(
-            invalid_value(f"{path}.localhostProfile", profile, "can only be set when seccomp type is Localhost")
+            invalid_value(f"{path}.localhostProfile", shown, "can only be set when seccomp type is Localhost")
         )
     return errors
 

@@ -88,6 +88,10 @@ def validate_spec(spec: Obj, path: str, *, pod: Obj | None = None) -> list[Field
     if overhead := spec.get("overhead"):
         errors += validate_requirements({"limits": overhead}, f"{path}.overhead")
     errors += security.validate_os(spec, path)
+    if (group := spec.get("schedulingGroup")) is not None:
+        at, name = f"{path}.schedulingGroup.podGroupName", group.get("podGroupName")
+        one = [invalid_value(at, None, "must specify one of: `podGroupName`")]
+        errors += one if name is None else checks.named(at, name)
     return errors + _file_key_volumes(spec, path)
 
 
@@ -139,11 +143,11 @@ _search = re.compile(_SEARCH)
 
 def _search_name(name: str) -> list[str]:
     """A subdomain that may have underscores."""
-    faults = [] if len(name) <= 253 else ["must be no more than 253 bytes"]
+    faults = [] if len(name) <= 253 else ["must be no more than 253 characters"]
     if not _search.fullmatch(name):
         faults.append(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
-            "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and "
+            "must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
             f"'{_SEARCH}')"
         )
     return faults
