@@ -176,7 +176,8 @@ class _Guard:
         from berg.lifecycle.supervisor import spawn
 
         self.close()
-        if (self._root / "run" / "supervisor.pid").exists():  # it removes that file when it means to end
+        run = self._root / "run"
+        if (run / "supervisor.pid").exists() or not run.exists():  # it removes that file when it means to end
             log.warning("the supervisor is gone; starting another")
             spawn(self._root, self._roles)
             asyncio.get_running_loop().call_later(1, self.watch)

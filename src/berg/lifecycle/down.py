@@ -55,7 +55,8 @@ def down(layout: Layout, *, purge: bool, cleaners: Sequence[Cleaner]) -> None:
     """Raises NotThere for a cluster that never was, and BadDataDir when its spec can't be read, unless it is
     purged: then the directory goes, and what only the spec could tell of is left to the machine's next start.
     """
-    layout.require()
+    if not supervisor_of(layout.root):  # what was deleted under a live cluster can still be ended
+        layout.require()
     spec = None
     try:
         spec = ClusterSpec.read(layout.spec)

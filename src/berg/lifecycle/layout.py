@@ -6,7 +6,7 @@ pki/                 authorities, certificates, the service-account key
 store/               the API's data
 node/NAME/           what one node keeps: pods, images, containers, addresses
 logs/                one file for each component
-run/                 lock, process ids; nothing here outlives a reboot's meaning
+run/                 process ids, sockets; nothing here outlives a reboot's meaning
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from berg.lifecycle.errors import BadDataDir
 from berg.lifecycle.layout import default_root
 from berg.lifecycle.spec import ClusterSpec
-from berg.lifecycle.supervisor import read_pid
+from berg.lifecycle.supervisor import process_of, read_pid
 
 _BRIDGE = re.compile(r"berg(\d+)")
 
@@ -36,4 +36,5 @@ def free_index() -> int:
 
 
 def supervisor_of(root: Path) -> int | None:
-    return read_pid(root / "run" / "supervisor.pid")
+    """Also of a cluster whose `run/` somebody deleted."""
+    return read_pid(root / "run" / "supervisor.pid") or process_of("berg.lifecycle.supervisor", str(root))

@@ -2,9 +2,10 @@
 
     python -m berg.lifecycle.supervisor DATA_DIR ROLE...
 
-It starts one process for each role and starts again what ends, with a growing pause. It holds `run/lock` while it
-lives, so two can't serve one directory, and writes `run/ROLE.pid`. Each process watches its supervisor in turn
-(`guard`): when that is killed, one of them starts a new supervisor, which takes over the processes it finds.
+It starts one process for each role and starts again what ends, with a growing pause. It locks the data directory
+itself while it lives, so two can't serve one, whatever is deleted in it, and writes `run/ROLE.pid`; where such a file
+is gone, the process is found by its command line. SIGHUP writes the files anew. Each process watches its supervisor in
+turn (`guard`): when that is killed, one of them starts a new supervisor, which takes over the processes it finds.
 SIGTERM ends all, in the reverse order of their start.
 """
 
@@ -46,6 +47,22 @@ def read_pid(path: Path) -> int | None:
     return int(pid) if alive(int(pid)) and _start_time(int(pid)) == started else None
 
 
+def process_of(module: str, *arguments: str) -> int | None:
+    """A process of this user that runs `python -m MODULE ARGUMENTS…`: found by that alone, without any file."""
+    wanted = [os.fsencode(part) for part in ("-m", module, *arguments)]
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parts = (entry / "cmdline").read_bytes().split(b"\0")
+            ours = entry.stat().st_uid == os.geteuid()
+        except OSError:
+            continue
+        if ours and parts[1 : 1 + len(wanted)] == wanted and alive(int(entry.name)):
+            return int(entry.name)
+    return None
+
+
 def write_pid(path: Path, pid: int) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_text(f"{pid} {_start_time(pid)}")
@@ -82,27 +99,34 @@ class Supervisor:
     stopping: bool = False
 
     def run(self) -> int:
-        run = self.root / "run"
-        run.mkdir(parents=True, exist_ok=True)
-        lock = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return 0  # another supervisor was quicker
-        write_pid(run / "supervisor.pid", os.getpid())
+        self._write_pids()
         wake, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self._write_pids)
         self.children = [Child(role) for role in self.roles]
         for child in self.children:
             self._adopt_or_start(child)
         while not self.stopping:
             self._turn(wake)
         self._end_all()
-        (run / "supervisor.pid").unlink(missing_ok=True)
+        (self.root / "run" / "supervisor.pid").unlink(missing_ok=True)
         return 0
+
+    def _write_pids(self, *_: object) -> None:
+        run = self.root / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        write_pid(run / "supervisor.pid", os.getpid())
+        for child in self.children:
+            if child.running:
+                write_pid(run / f"{child.role}.pid", child.pid)
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
@@ -124,7 +148,10 @@ class Supervisor:
                 self._start(child)
 
     def _adopt_or_start(self, child: Child) -> None:
-        pid = read_pid(self.root / "run" / f"{child.role}.pid")
+        path = self.root / "run" / f"{child.role}.pid"
+        pid = read_pid(path)
+        if pid is None and (pid := process_of("berg.cli.role", child.role, str(self.root))):
+            write_pid(path, pid)
         if pid is None:
             self._start(child)
             return
@@ -132,6 +159,8 @@ class Supervisor:
         self._say(f"{child.role}: took over process {pid}")
 
     def _start(self, child: Child) -> None:
+        for name in ("run", "logs"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
         log = os.open(self.root / "logs" / f"{child.role}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         with open(os.devnull, "rb") as nothing:
             process = subprocess.Popen(
@@ -174,7 +203,7 @@ class Supervisor:
 
     def _say(self, message: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        with (self.root / "logs" / "supervisor.log").open("a") as log:
+        with contextlib.suppress(OSError), (self.root / "logs" / "supervisor.log").open("a") as log:
             log.write(f"{stamp}Z {message}\n")
 
 

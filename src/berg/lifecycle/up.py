@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from berg.lifecycle.layout import Layout
 from berg.lifecycle.probe import Probe
 from berg.lifecycle.registry import free_index, supervisor_of
 from berg.lifecycle.spec import ClusterSpec, NodeSpec
-from berg.lifecycle.supervisor import spawn
+from berg.lifecycle.supervisor import read_pid, spawn
 
 _API_PORT = 6443
 _LEAST_FREE_BYTES = 64 << 20
@@ -53,6 +54,11 @@ class Options:
 def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
     """The cluster's spec, on disk. A cluster that was stopped keeps what it was made with."""
     running = supervisor_of(layout.root)
+    if running and not layout.spec.exists():
+        raise BadDataDir(
+            f"the data of cluster {options.name!r} was deleted while it runs (process {running})",
+            "End it with: berg down --purge. Then start anew.",
+        )
     if layout.spec.exists():
         spec = ClusterSpec.read(layout.spec)
         if running and options.api_port not in (None, spec.api_port):
@@ -139,7 +145,9 @@ def start(layout: Layout, spec: ClusterSpec) -> bool:
         )
     certs.ensure(layout, spec)
     hostnet.ensure(spec)
-    if supervisor_of(layout.root):
+    if running := supervisor_of(layout.root):
+        if read_pid(layout.run / "supervisor.pid") is None:
+            os.kill(running, signal.SIGHUP)  # somebody has cleared its directory
         return False
     spawn(layout.root, spec.roles)
     return True

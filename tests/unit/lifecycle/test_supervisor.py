@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from berg.lifecycle import supervisor
+from berg.lifecycle.registry import supervisor_of
 from berg.lifecycle.supervisor import read_pid, write_pid
 
 
@@ -95,3 +97,30 @@ def test_a_pid_file_of_another_process_is_not_believed(tmp_path: Path) -> None:
     assert read_pid(tmp_path / "x.pid") is None
     (tmp_path / "x.pid").write_text("nonsense")
     assert read_pid(tmp_path / "x.pid") is None
+
+
+def test_run_may_be_deleted_under_a_live_cluster(root: Path) -> None:
+    first = start(root)
+    a = wait_for(root, "a")
+    wait_for(root, "b")
+    shutil.rmtree(root / "run")
+    assert start(root).wait(10) == 0, "a second one is still kept out"
+    assert supervisor_of(root) == first.pid
+    first.send_signal(signal.SIGHUP)
+    assert wait_for(root, "a") == a
+    first.terminate()
+    assert first.wait(20) == 0
+    assert supervisor_of(root) is None
+
+
+def test_what_runs_is_found_without_its_files(root: Path) -> None:
+    first = start(root)
+    a, b = wait_for(root, "a"), wait_for(root, "b")
+    first.kill()
+    first.wait()
+    shutil.rmtree(root / "run")
+    second = start(root)
+    assert (wait_for(root, "a"), wait_for(root, "b")) == (a, b)
+    second.terminate()
+    assert second.wait(20) == 0
+    assert not supervisor.alive(a)
