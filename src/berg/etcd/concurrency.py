@@ -8,6 +8,7 @@ Source: etcd client/v3/concurrency, server/etcdserver/api/v3lock and v3election.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from berg.etcd.member import Member
@@ -15,7 +16,7 @@ from berg.etcd.rpc import Call, Message, Method, RpcError
 from berg.etcd.users import Users
 from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.convert import kv_to
-from berg.storage.etcd.errors import INVALID_ARGUMENT, UNAVAILABLE, UNKNOWN
+from berg.storage.etcd.errors import UNAVAILABLE, UNKNOWN, to_wire
 from berg.storage.interface import (
     Compare,
     CompareResult,
@@ -28,6 +29,7 @@ from berg.storage.interface import (
     RangeResponse,
     SortOrder,
     SortTarget,
+    StoreError,
     TxnRequest,
     WatchRequest,
     prefix_end,
@@ -76,8 +78,9 @@ class Concurrency:
 
     async def lock(self, call: Call, m: Message) -> Message:
         self._users.may_write(call, m.name + b"/", prefix_end(m.name + b"/"))
+        self._users.may_write_leased(call, m.lease)
         key, revision, _ = await self._enqueue(m.name + b"/", m.lease, b"")
-        await self._wait_for_older(m.name + b"/", key, revision)
+        await self._wait_for_turn(m.name + b"/", key, revision)
         return pb.LockResponse(header=self._member.header(), key=key)
 
     async def unlock(self, call: Call, m: Message) -> Message:
@@ -90,8 +93,9 @@ class Concurrency:
     async def campaign(self, call: Call, m: Message) -> Message:
         prefix = m.name + b"/"
         self._users.may_write(call, prefix, prefix_end(prefix))
+        self._users.may_write_leased(call, m.lease)
         key, revision, lease = await self._enqueue(prefix, m.lease, m.value)
-        await self._wait_for_older(prefix, key, revision)
+        await self._wait_for_turn(prefix, key, revision)
         leader = pb.LeaderKey(name=m.name, key=key, rev=revision, lease=lease)
         return pb.CampaignResponse(header=self._member.header(), leader=leader)
 
@@ -139,7 +143,7 @@ class Concurrency:
 
     def _must_have(self, m: Message) -> None:
         if not m.HasField("leader"):
-            raise RpcError(INVALID_ARGUMENT, '"leader" field must be provided')
+            raise RpcError(UNKNOWN, '"leader" field must be provided')
 
     # -- the queue
 
@@ -148,13 +152,16 @@ class Concurrency:
         if not lease:
             lease = (await self._store.lease_grant(DEFAULT_TTL_S)).id
         key = prefix + b"%x" % lease
-        answer = await self._store.txn(
-            TxnRequest(
-                (Compare(key, CompareTarget.CREATE, CompareResult.EQUAL, 0),),
-                (PutRequest(key, value, lease),),
-                (RangeRequest(key),),
+        try:
+            answer = await self._store.txn(
+                TxnRequest(
+                    (Compare(key, CompareTarget.CREATE, CompareResult.EQUAL, 0),),
+                    (PutRequest(key, value, lease),),
+                    (RangeRequest(key),),
+                )
             )
-        )
+        except StoreError as e:
+            raise RpcError(UNKNOWN, to_wire(e)[1]) from None  # etcd's services are clients of it and lose the code
         if answer.succeeded:
             return key, answer.revision, lease
         found = answer.responses[0]
@@ -163,6 +170,16 @@ class Concurrency:
         if value and kv.value != value:
             await self._store.put(PutRequest(key, value, lease))
         return key, kv.create_revision, lease
+
+    async def _wait_for_turn(self, prefix: bytes, key: bytes, revision: int) -> None:
+        """Who gives up leaves the queue: nobody behind waits for the lease of one who has gone."""
+        try:
+            await self._wait_for_older(prefix, key, revision)
+        except BaseException:
+            mine = Compare(key, CompareTarget.CREATE, CompareResult.EQUAL, revision)
+            leaving = asyncio.ensure_future(self._store.txn(TxnRequest((mine,), (DeleteRequest(key),))))
+            leaving.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
 
     async def _wait_for_older(self, prefix: bytes, key: bytes, revision: int) -> None:
         while True:

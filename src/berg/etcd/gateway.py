@@ -9,6 +9,7 @@ Source: grpc-gateway's behaviour as etcd configures it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,13 @@ from berg.storage.etcd.errors import INVALID_ARGUMENT, UNIMPLEMENTED
 from berg.storage.interface import StoreError
 
 PREFIXES = ("/v3", "/v3beta")
+_KINDS = {3: "int64", 4: "uint64", 12: "bytes"}
+_NUMBER = re.compile(r"-?\d+")
+_SHAPES = {
+    "int64": _NUMBER,
+    "uint64": _NUMBER,
+    "bytes": re.compile(r"(?:[A-Za-z0-9+/_-]{4})*(?:[A-Za-z0-9+/_-]{2,3}={0,2})?"),
+}
 _STATUS = {1: 499, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501, 14: 503, 16: 401}
 
 
@@ -86,16 +94,43 @@ async def _requests(request: web.BaseRequest, method: Method) -> AsyncIterator[M
 
 def _parse(method: Method, body: bytes) -> Message:
     try:
-        return _message(method, json.loads(body) if body.strip() else {})
+        value = json.loads(body) if body.strip() else {}
     except ValueError as e:
-        raise RpcError(INVALID_ARGUMENT, str(e)) from None
+        whole = isinstance(e, json.JSONDecodeError) and body[e.pos :].strip()
+        text = "proto: syntax error" if whole else "unexpected EOF"
+        raise RpcError(INVALID_ARGUMENT, text) from None
+    return _message(method, value)
 
 
 def _message(method: Method, value: Any) -> Message:
+    """What is not known is ignored, as etcd does; what is known must be right."""
+    message = method.request()
+    if not isinstance(value, dict):
+        raise RpcError(INVALID_ARGUMENT, f"proto: syntax error (line 1:1): unexpected token {json.dumps(value)[:1]}")
+    _check(message.DESCRIPTOR, value)
     try:
-        return json_format.ParseDict(value, method.request())
+        return json_format.ParseDict(value, message, ignore_unknown_fields=True)
     except json_format.ParseError as e:
-        raise RpcError(INVALID_ARGUMENT, str(e)) from None
+        raise RpcError(INVALID_ARGUMENT, f"proto: {e}") from None
+
+
+def _check(descriptor: Any, value: dict[str, Any]) -> None:
+    """Python's reader takes anything for base64, and speaks of Python."""
+    for name, part in value.items():
+        field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+        if field is None or part is None:
+            continue
+        for one in part if isinstance(part, list) else [part]:
+            kind = _KINDS.get(field.type, "")
+            if isinstance(one, dict) and field.message_type is not None:
+                _check(field.message_type, one)
+            elif kind and not (_SHAPES[kind].fullmatch(one) if isinstance(one, str) else _is_number(kind, one)):
+                text = f"proto: invalid value for {kind} field {name}: {json.dumps(one)}"
+                raise RpcError(INVALID_ARGUMENT, text)
+
+
+def _is_number(kind: str, value: Any) -> bool:
+    return type(value) is int and kind != "bytes"
 
 
 def _dump(answer: Message) -> bytes:
@@ -113,4 +148,6 @@ def _error(error: RpcError | StoreError) -> tuple[int, bytes]:
 
 def _failed(error: RpcError | StoreError) -> web.Response:
     status, body = _error(error)
-    return web.Response(status=status, body=body, content_type="application/json")
+    text = json.loads(body)["message"]
+    headers = {"WWW-Authenticate": text} if status == 401 else {}
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)

@@ -81,11 +81,14 @@ class Maintenance:
     async def defragment(self, call: Call, m: Message) -> Message:
         self._users.must_be_admin(call)
         await self._store.defragment()
-        return pb.DefragmentResponse(header=self._member.header())
+        return pb.DefragmentResponse()
 
     async def hash(self, call: Call, m: Message) -> Message:
         self._users.must_be_admin(call)
-        return pb.HashResponse(header=self._member.header(), hash=(await self._store.hash())[0])
+        from berg.etcd.snapshot import hash_kv
+
+        header = self._member.header()
+        return pb.HashResponse(header=header, hash=await hash_kv(self._member, header.revision))
 
     async def hash_kv(self, call: Call, m: Message) -> Message:
         self._users.must_be_admin(call)

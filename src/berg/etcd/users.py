@@ -172,13 +172,6 @@ class Users:
     def may_write(self, call: Call, key: bytes, end: bytes | None) -> None:
         self._must(call, WRITE, key, end)
 
-    def can_read(self, call: Call, key: bytes, end: bytes | None) -> bool:
-        try:
-            self.may_read(call, key, end)
-        except RpcError:
-            return False
-        return True
-
     def may_put(self, call: Call, put: PutRequest) -> None:
         if not self.enabled:
             return

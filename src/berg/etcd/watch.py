@@ -11,16 +11,22 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from berg.etcd.member import Member
-from berg.etcd.rpc import Call, Message, Method
+from berg.etcd.rpc import Call, Message, Method, RpcError
 from berg.etcd.users import Users
 from berg.storage.embedded.watch import Watch
 from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.convert import event_to
+from berg.storage.etcd.errors import INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED
 from berg.storage.interface import Event, RevisionCompacted, StoreError, Unavailable, WatchRequest
 
 MESSAGE_BYTES = 1536 * 1024
 QUEUE = 16
 _END = None
+_CODES = {
+    INVALID_ARGUMENT: "InvalidArgument",
+    PERMISSION_DENIED: "PermissionDenied",
+    UNAUTHENTICATED: "Unauthenticated",
+}
 
 
 class WatchService:
@@ -90,8 +96,12 @@ class _Stream:
         header = self._member.header()
         watch_id = m.watch_id
         refused = ""
-        if not self._users.can_read(self._call, m.key or b"\0", m.range_end or None):
-            refused = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+        try:
+            self._users.may_read(self._call, m.key or b"\0", m.range_end or None)
+        except RpcError as e:
+            refused = f"rpc error: code = {_CODES[e.code]} desc = {e.text}"
+        if refused:
+            pass
         elif m.start_revision < 0:
             refused = "etcdserver: mvcc: required revision has been compacted"
         elif watch_id and watch_id in self._watches:
@@ -150,6 +160,7 @@ class _Stream:
             answer = pb.WatchResponse(
                 header=header(), watch_id=watch_id, canceled=True, compact_revision=e.compact_revision
             )
+            answer.header.revision = 0
             await self._ended(watch_id, answer)
         except Unavailable:
             await self.queue.put(_END)

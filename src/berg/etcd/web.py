@@ -15,6 +15,11 @@ from berg.etcd.member import CLUSTER_VERSION, VERSION, Member
 from berg.etcd.rpc import Method
 from berg.etcd.users import Users
 
+_CHECKS = {
+    "livez": ("serializable_read",),
+    "readyz": ("data_corruption", "serializable_read", "linearizable_read", "non_learner"),
+}
+
 
 class Web:
     def __init__(
@@ -61,25 +66,46 @@ class Web:
                 return await self._gateway.handle(request, path[len(prefix) :])
         if path.startswith("/v2/") and self._v2 is not None:
             return await self._v2.handle(request)
+        if path.startswith(("/livez", "/readyz")):
+            found = self._checked(path, request)
+            if found is not None:
+                return found
         if request.method not in ("GET", "HEAD"):
-            return web.Response(status=405, text="Method Not Allowed\n", headers={"Allow": "GET"})
-        if path in ("/health", "/readyz", "/livez"):
-            return self._health(path, request.query.getall("exclude", []))
+            known = path in ("/health", "/version", "/metrics")
+            return web.Response(status=405, text="Method Not Allowed\n", headers={"Allow": "GET"}) if known else _none()
+        if path == "/health":
+            return self._health(request.query.getall("exclude", []))
         if path == "/version":
             return _json({"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION, "storage": CLUSTER_VERSION})
         if path == "/metrics":
             return web.Response(
                 text=metrics.render(self._member), headers={"Content-Type": "text/plain; version=0.0.4"}
             )
-        return web.Response(status=404, text="404 page not found\n")
+        return _none()
 
-    def _health(self, path: str, exclude: list[str]) -> web.Response:
+    def _health(self, exclude: list[str]) -> web.Response:
         alarmed = self._member.store.alarmed and "NOSPACE" not in exclude
-        if path != "/health":
-            return web.Response(text="ok\n")  # an alarm stops writes, not the process
-        if alarmed:
-            return _json({"health": "false", "reason": "ALARM NOSPACE"}, 503)
-        return _json({"health": "true", "reason": ""})
+        value = {"health": "false" if alarmed else "true", "reason": "ALARM NOSPACE" if alarmed else ""}
+        return web.Response(
+            status=503 if alarmed else 200, text=json.dumps(value, separators=(",", ":")) + "\n" * alarmed
+        )
+
+    def _checked(self, path: str, request: web.BaseRequest) -> web.Response | None:
+        """`/livez`, `/readyz` and each check below them: a process that answers passes all; an alarm stops writes,
+        not the process."""
+        kind, _, one = path[1:].partition("/")
+        checks = _CHECKS.get(kind)
+        if checks is None or (one and one not in checks):
+            return None
+        if request.method != "GET":
+            return web.Response(status=405, text="Method Not Allowed\n", headers={"Allow": "GET"})
+        asked = [one] if one else [c for c in checks if c not in request.query.getall("exclude", [])]
+        lines = "".join(f"[+]{check} ok\n" for check in asked) if "verbose" in request.query else ""
+        return web.Response(text=lines + "ok\n")
+
+
+def _none() -> web.Response:
+    return web.Response(status=404, text="404 page not found\n")
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
