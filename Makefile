@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME ?= default
 
-.PHONY: up down test check bench venv
+.PHONY: up down test judges-go check bench venv
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ check: venv
 test: venv
 	$(BIN)/python tools/test_setup.py
 	$(BIN)/pytest
+
+# Programs written with client-go and controller-runtime; building them takes minutes
+judges-go: venv
+	$(BIN)/pytest -m go tests/e2e/test_go_clients.py
 
 bench: venv
 	$(BIN)/python bench/run.py

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 # program → Debian package
 PROGRAMS = {
@@ -25,6 +26,8 @@ PROGRAMS = {
     "docker-registry": "docker-registry",
     "redis-server": "redis-server",
     "nginx": "nginx-light",
+    "node": "nodejs",
+    "npm": "npm",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }
 SEARCH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
@@ -34,7 +37,27 @@ def missing() -> list[str]:
     return [package for program, package in PROGRAMS.items() if shutil.which(program, path=SEARCH) is None]
 
 
+JAVASCRIPT = "@kubernetes/client-node@1.4.0"
+MODULES = Path(__file__).parent.parent / ".venv" / "node"
+
+
+def javascript() -> None:
+    """The official JavaScript client, beside the Python packages."""
+    if (MODULES / JAVASCRIPT.rpartition("@")[2]).exists() or not shutil.which("npm", path=SEARCH):
+        return
+    MODULES.mkdir(parents=True, exist_ok=True)
+    quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional", "--prefer-offline", "--no-package-lock"]
+    subprocess.run(["npm", "install", "--loglevel=error", *quiet, "--prefix", str(MODULES), JAVASCRIPT], check=True)
+    (MODULES / JAVASCRIPT.rpartition("@")[2]).touch()
+
+
 def main() -> int:
+    code = system()
+    javascript()
+    return code
+
+
+def system() -> int:
     packages = missing()
     if not packages:
         return 0

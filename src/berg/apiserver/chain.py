@@ -168,32 +168,12 @@ def _selectors(request: Request) -> tuple[str, str]:
     return "", ""
 
 
-_WARNINGS_LIMIT, _WARNING_LIMIT = 4096, 256
-
-
-def _fitting(warnings: list[str]) -> list[str]:
-    """All of them, or when that is too much for headers, the beginnings of as many as fit."""
-    if sum(map(len, warnings)) <= _WARNINGS_LIMIT:
-        return warnings
-    fitting: list[str] = []
-    room = _WARNINGS_LIMIT
-    for text in warnings:
-        if room <= 0:
-            break
-        fitting.append(text[:_WARNING_LIMIT])
-        room -= len(fitting[-1])
-    return fitting
-
-
 def _add_warnings(request: Request, response: Response) -> None:
-    warnings: list[str] = request.attributes.get("warnings") or []
-    if not warnings:
-        return
-    lines = []
-    for text in _fitting(list(dict.fromkeys(warnings))):
-        quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-        lines.append(f'299 - "{quoted}"')
-    response.headers["Warning"] = "\n".join(lines)
+    if texts := request.attributes.get("warnings"):
+        from berg.apiserver import warnings
+
+        if said := warnings.header(texts):
+            response.headers["Warning"] = said
 
 
 def nothing_there(request: Request) -> Response:
