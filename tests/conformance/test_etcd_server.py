@@ -269,6 +269,35 @@ async def test_the_json_gateway(server: EtcdServer) -> None:
             assert second["result"]["events"][0]["kv"]["value"] == b64("1")
 
 
+async def test_a_client_that_goes_away_leaves_nothing_behind(server: EtcdServer) -> None:
+    async def gone(method: str, path: str, body: Any = None) -> None:
+        async with aiohttp.ClientSession(url(server)) as session:
+
+            async def ask() -> None:
+                async with session.request(method, path, json=body) as answer:
+                    await answer.read()
+
+            waiting = asyncio.create_task(ask())
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    async with aiohttp.ClientSession(url(server)) as session:
+        _, held = await post(session, "/v3/lock/lock", {"name": b64("l")})
+        await gone("POST", "/v3/lock/lock", {"name": b64("l")})
+        await gone("POST", "/v3/watch", {"create_request": {"key": b64("a")}})
+        await gone("GET", "/v2/keys/a?wait=true")
+        for _ in range(200):
+            if len(server.store.index.current) == 1 and not server.store.watches.all():
+                break
+            await asyncio.sleep(0.01)
+        async with session.get("/v2/stats/store") as answer:
+            assert (await answer.json())["watchers"] == 0
+        assert not server.store.watches.all()
+        await post(session, "/v3/lock/unlock", {"key": held["key"]})
+        assert not server.store.index.current
+
+
 async def test_health_version_and_metrics(server: EtcdServer) -> None:
     async with aiohttp.ClientSession(url(server)) as session:
         async with session.get("/health") as answer:

@@ -47,7 +47,7 @@ class Web:
 
             self._v2 = V2(self._member, by_certificate=self._by_certificate, data_dir=self._data_dir)
             await self._v2.start()
-        self._server = web.Server(self._handle, access_log=None)
+        self._server = web.Server(self._handle, access_log=None, handler_cancellation=True)
 
     async def stop(self) -> None:
         if self._server is not None:

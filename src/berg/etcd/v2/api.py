@@ -118,8 +118,17 @@ class V2:
                 raise
             self._stats.count("gets", True)
             return self._answer(event.body(), 200, event.index)
+        # shielded: a client that goes away must not leave the next one to decide on a tree that is about to change
+        change = await asyncio.shield(asyncio.ensure_future(self._write(path, form)))
+        event = change.event
+        body = event.body()
+        if form.flag("noValueOnSuccess") and event.action in ("set", "compareAndSwap", "create", "update"):
+            body = {"action": event.action}
+        return self._answer(body, 201 if event.created else 200, event.index)
+
+    async def _write(self, path: str, form: _Form) -> Change:
+        action = _action(form)
         async with self._writing:
-            action = _action(request.method, form)
             try:
                 change = self._decide(action, path, form)
             except V2Error:
@@ -127,11 +136,7 @@ class V2:
                 raise
             await self._commit(change)
         self._stats.count(action, True)
-        event = change.event
-        body = event.body()
-        if form.flag("noValueOnSuccess") and event.action in ("set", "compareAndSwap", "create", "update"):
-            body = {"action": event.action}
-        return self._answer(body, 201 if event.created else 200, event.index)
+        return change
 
     def _decide(self, action: str, path: str, form: _Form) -> Change:
         tree, now = self._tree, self._now()
@@ -170,17 +175,21 @@ class V2:
             self._tree.apply(index, change.puts, change.drops)
             self._watchers.publish(change.event, change.drops)
             self._expiring.set()
+            self._shadow_too(change)
 
         await self._store.write(records, effect)
-        if self._shadow is not None:
-            try:
-                self._shadow.append(change)
-            except OSError:
-                log.exception("the files for etcdctl backup cannot be written; they will be at the next start")
-                self._shadow = None
-                return
-            if self._shadow.entries >= LONG:
-                self._begin()
+
+    def _shadow_too(self, change: Change) -> None:
+        if self._shadow is None:
+            return
+        try:
+            self._shadow.append(change)
+        except OSError:
+            log.exception("the files for etcdctl backup cannot be written; they will be at the next start")
+            self._shadow = None
+            return
+        if self._shadow.entries >= LONG:
+            self._begin()
 
     def _begin(self) -> None:
         """The files that `etcdctl backup` reads, as of now."""
@@ -241,10 +250,9 @@ class V2:
     async def _auth(self, request: web.BaseRequest, path: str) -> web.Response:
         headers = {"X-Etcd-Cluster-Id": f"{self._member.cluster_id:x}"}
         try:
-            status, body = await self._users.handle(request, path)
+            status, body = await asyncio.shield(asyncio.ensure_future(self._users.handle(request, path)))
             if request.method != "GET" and self._shadow is not None:
-                async with self._writing:
-                    self._begin()
+                self._begin()
         except Refused as e:
             if e.status == 405:
                 return not_allowed(e.text)
@@ -342,13 +350,13 @@ class _Form:
                 raise V2Error(t.REFRESH_TTL_REQUIRED, "No TTL value set")
 
 
-def _action(method: str, form: _Form) -> str:
+def _action(form: _Form) -> str:
     """What the request asks for, in the words of events and statistics."""
     conditions = any(form.previous())
-    if method == "DELETE":
+    if form.method == "DELETE":
         return "compareAndDelete" if conditions else "delete"
     exists = form.choice("prevExist")
-    if method == "POST" or exists is False:
+    if form.method == "POST" or exists is False:
         return "create"
     if conditions:
         return "compareAndSwap"
