@@ -81,6 +81,7 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         cluster_signing_key_file=str(layout.pki / "ca.key"),
         root_ca_file=str(layout.pki / "ca.crt"),
         service_account_private_key_file=str(layout.pki / "sa.key"),
+        use_service_account_credentials=True,
         leader_elect=False,
     )
     return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berg.lifecycle.spec import ClusterSpec
-from berg.machinery.resources import builtin, resource
+from berg.machinery.resources import builtin
 from berg.machinery.status import Obj
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _READ = ["get", "list", "watch"]
 
 
-def _role(name: str, rules: list[Obj], user: str = "") -> list[Obj]:
-    """A ClusterRole and its binding to `user`, or to the user of the same name."""
+def _role(name: str, rules: list[Obj]) -> list[Obj]:
+    """A ClusterRole and its binding to the user of the same name."""
     api = "rbac.authorization.k8s.io"
     return [
         {"apiVersion": f"{api}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules},
@@ -27,7 +27,7 @@ def _role(name: str, rules: list[Obj], user: str = "") -> list[Obj]:
             "kind": "ClusterRoleBinding",
             "metadata": {"name": name},
             "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
-            "subjects": [{"apiGroup": api, "kind": "User", "name": user or name}],
+            "subjects": [{"apiGroup": api, "kind": "User", "name": name}],
         },
     ]
 
@@ -81,7 +81,7 @@ class Addons:
         self._client, self._spec = client, spec
 
     async def start(self) -> None:
-        for obj in [*manifests(self._spec), *await self._controllers()]:
+        for obj in manifests(self._spec):
             group, _, version = obj["apiVersion"].rpartition("/")
             r = builtin().by_kind(group, version, obj["kind"])
             assert r is not None
@@ -89,20 +89,6 @@ class Addons:
             await self._client.patch(
                 r, m.get("namespace"), m["name"], obj, type="apply", field_manager="berg", force=True
             )
-
-    async def _controllers(self) -> list[Obj]:
-        """The controller manager may do what its controllers may: their roles, joined, for its one identity.
-
-        Differs from upstream: there each controller can have a service account of its own.
-        """
-        roles = (await self._client.list(resource("clusterroles.rbac.authorization.k8s.io")))["items"]
-        rules = [
-            rule
-            for role in roles
-            if role["metadata"]["name"].startswith("system:controller:")
-            for rule in role.get("rules") or ()
-        ]
-        return _role("berg:controllers", rules, "system:kube-controller-manager")
 
     async def stop(self) -> None:
         await self._client.close()
