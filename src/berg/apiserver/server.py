@@ -35,6 +35,7 @@ from berg.apiserver.openapi.publish import OpenAPI
 from berg.apiserver.paths import Paths
 from berg.apiserver.registry.negotiation import CBOR_OFFERED
 from berg.apiserver.registry.services import Services
+from berg.apiserver.reloads import Reloads
 from berg.apiserver.rest import Resources
 from berg.machinery.resources import Resource, builtin, resource
 from berg.machinery.status import Obj
@@ -69,6 +70,7 @@ class APIServer:
         self._hooks_left = {name for name, _ in HOOKS}
         self._listed: asyncio.Event | None = None
         self._stopping = False
+        self._encryption_reloads: Reloads | None = None
 
     # ---- life
 
@@ -119,16 +121,31 @@ class APIServer:
         await self._run_hooks()
 
     async def _start_encryption(self, path: str) -> None:
-        from berg.storage.encryption import config as encryption
+        from berg.storage import encryption
 
-        self.services.encryption = encryption.load(Path(path), self.config.clock)
-        await self.services.encryption.start()
+        config = self.config
+        reloaded = config.encryption_provider_config_automatic_reload
+        found = (
+            encryption.Reloading(Path(path), config.clock) if reloaded else encryption.load(Path(path), config.clock)
+        )
+        self.services.encryption = found
+        await found.start()
+        found.on_rotated(self.services.rotated)
+        if reloaded or found.uses_plugins():
+            self.health.add("kms-providers", lambda: "; ".join(found.problems()) or None, paths=("/healthz", "/readyz"))
+        if isinstance(found, encryption.Reloading):
+            self._encryption_reloads = Reloads("encryption", self.services.instance, path)
+            self.spawn(files.follow([path], partial(self._reload_encryption, found), config.clock))
 
-        def fault() -> str | None:
-            problems = self.services.encryption.problems()
-            return "; ".join(problems) or None
-
-        self.health.add("kms-providers", fault)
+    async def _reload_encryption(self, encryption: Any) -> None:
+        assert self._encryption_reloads is not None
+        try:
+            await encryption.reload()
+        except Exception:
+            self._encryption_reloads.done(well=False)
+            raise
+        self.services.rotated()
+        self._encryption_reloads.done(well=True)
 
     async def _open_store(self) -> Any:
         from berg import storage
@@ -203,6 +220,8 @@ class APIServer:
         )
         self.metrics = self.chain.metrics = Metrics()
         self.metrics.gauges.update(self.methods.gauges() | self.authorizers.gauges())
+        if self._encryption_reloads is not None:
+            self.metrics.gauges.update(self._encryption_reloads.gauges())
         self.paths.answers["/metrics"] = self.metrics.handle
         self.paths.answers["/metrics/slis"] = self.health.slis
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))

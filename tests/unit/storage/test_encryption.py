@@ -321,7 +321,7 @@ async def test_a_plugin_that_fails_stops_writes_after_a_while(plugin: FakePlugin
 async def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
     kms = Kms("vault", f"unix://{tmp_path}/none.sock", timeout_s=0.2, clock=FakeClock())
     await kms.start()
-    assert kms.error.startswith("Status: ")
+    assert kms.error.startswith("failed to perform status section of the healthz check for KMS Provider vault, error: ")
     with pytest.raises(TransformError):
         kms.encrypt(KEY, b"value")
     await kms.close()

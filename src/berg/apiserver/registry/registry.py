@@ -79,6 +79,8 @@ class Registry:
         self._opening: asyncio.Future[Cacher] | None = None
         self.schema_revision = -1
         """what is not newer than this was written under another schema: pruned and defaulted when it is read"""
+        self.rotated_at = -1
+        """what is not newer than this may have been encrypted with another key"""
         self.custom_types: dict[str, TypeDef] = {}
         """version → schema, for a custom resource"""
         self.scale_view: dict[str, Any] = {}

@@ -109,6 +109,13 @@ class Services:
             found = CBOR(found)
         return found
 
+    def rotated(self) -> None:
+        """A key of encryption has changed: what is stored now is written again by the next update, whatever it
+        changes."""
+        for registry in set(self.registries.values()):
+            if registry.cacher is not None:
+                registry.rotated_at = registry.cacher.revision
+
     async def open(self, *resources: Resource) -> None:
         """Reads what has been stored of these; those without storage are passed over."""
         found = {self.registries.get((r.group, r.plural)) for r in resources}

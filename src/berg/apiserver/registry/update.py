@@ -216,7 +216,7 @@ async def _store(call: Call, key: str, entry: CacheEntry, obj: Obj) -> CacheEntr
             await cacher.delete(key, expected=entry.revision)
             await registry.strategy.after_delete(call.context, obj)
         return Unstored(key, obj, entry.revision)
-    if _same(obj, old) and not entry.stale:
+    if _same(obj, old) and not entry.stale and entry.revision > registry.rotated_at:
         return entry
     if call.dry_run:
         return Unstored(key, obj, entry.revision)

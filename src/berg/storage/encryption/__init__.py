@@ -5,5 +5,6 @@ with the API server (KMS plugins are asked in between).
 """
 
 from berg.storage.encryption.config import Encryption, InvalidConfiguration, load
+from berg.storage.encryption.reload import Reloading
 
-__all__ = ["Encryption", "InvalidConfiguration", "load"]
+__all__ = ["Encryption", "InvalidConfiguration", "Reloading", "load"]

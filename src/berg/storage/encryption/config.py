@@ -1,6 +1,7 @@
 """Reading an EncryptionConfiguration (apiserver.config.k8s.io/v1): which resources, which providers, which keys.
 
-For a resource the first entry that names it counts. Faults are told all at once, with upstream's paths and words.
+A resource's own entry counts before that of its group, and that before the one of everything. Faults are told all at
+once, with upstream's paths and words.
 
 Source: k8s.io/apiserver pkg/apis/apiserver/validation/validation_encryption.go.
 """
@@ -11,7 +12,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,12 +65,12 @@ class Encryption:
         if errors:
             raise InvalidConfiguration(errors)
         self._kms: dict[str, Kms] = {}
-        self._entries: list[tuple[list[str], ResourceTransformer]] = []
+        members: dict[str, list[Prefixed]] = {}
         for entry in config["resources"]:
-            members = [self._provider(p, clock) for p in entry["providers"]]
-            used = [m.provider for m in members if isinstance(m.provider, Kms)]
-            chain = Chain(members, "no matching prefix found")
-            self._entries.append((entry["resources"], ResourceTransformer(chain, used)))
+            made = [self._provider(p, clock) for p in entry["providers"]]
+            for resource in entry["resources"]:  # named again: the later providers are for reading
+                members.setdefault(resource, []).extend(made)
+        self._transformers = {resource: _transformer(of) for resource, of in members.items()}
 
     def _provider(self, provider: dict[str, Any], clock: Clock | None) -> Prefixed:
         (kind, body), *_ = provider.items()
@@ -89,9 +90,10 @@ class Encryption:
 
     def transformer(self, group: str, plural: str) -> ResourceTransformer | None:
         """None: not named in the configuration, stored in the clear."""
-        for resources, transformer in self._entries:
-            if any(_names(resource, group, plural) for resource in resources):
-                return transformer
+        for name in (f"{plural}.{group}" if group else plural, f"*.{group}", "*.*"):
+            found = self._transformers.get(name)
+            if found is not None:
+                return found
         return None
 
     async def start(self) -> None:
@@ -100,9 +102,25 @@ class Encryption:
     async def close(self) -> None:
         await asyncio.gather(*(kms.close() for kms in self._kms.values()))
 
+    async def poll(self) -> None:
+        """Asks every plugin how it is."""
+        await asyncio.gather(*(kms.poll() for kms in self._kms.values()))
+
+    def uses_plugins(self) -> bool:
+        return bool(self._kms)
+
+    def timeouts_s(self) -> float:
+        """Of all plugins together."""
+        return sum(kms.timeout_s for kms in self._kms.values())
+
     def problems(self) -> list[str]:
         """Why a plugin is not well, for `/healthz/kms-providers`; nothing: all are."""
-        return [f"{name}: {kms.error}" for name, kms in self._kms.items() if kms.error]
+        return [f"kms-provider-{i}: {kms.error}" for i, kms in enumerate(self._kms.values()) if kms.error]
+
+    def on_rotated(self, call: Callable[[], None]) -> None:
+        """`call` is called when a plugin has a new key."""
+        for kms in self._kms.values():
+            kms.rotated = call
 
 
 def load(path: Path, clock: Clock | None = None) -> Encryption:
@@ -116,11 +134,9 @@ def load(path: Path, clock: Clock | None = None) -> Encryption:
     return Encryption(config if isinstance(config, dict) else {}, clock)
 
 
-def _names(pattern: str, group: str, plural: str) -> bool:
-    resource, _, of = pattern.partition(".")
-    if pattern == "*.*":
-        return True
-    return of == group and resource in ("*", plural)
+def _transformer(members: list[Prefixed]) -> ResourceTransformer:
+    plugins = [m.provider for m in members if isinstance(m.provider, Kms)]
+    return ResourceTransformer(Chain(members, "no matching prefix found"), plugins)
 
 
 def seconds(text: str) -> float:
@@ -154,6 +170,20 @@ def validate(config: dict[str, Any]) -> list[FieldError]:
             errors.append(required(path, f"at least one {path} is required"))
         for j, provider in enumerate(entry.get("providers") or []):
             errors += _validate_provider(provider, f"{path}[{j}]", names)
+    return errors or _validate_masks(entries)
+
+
+def _validate_masks(entries: list[dict[str, Any]]) -> list[FieldError]:
+    """An entry for all of a group must come after those for its resources."""
+    seen: set[str] = set()
+    errors = []
+    for i, entry in enumerate(entries):
+        for resource in entry["resources"]:
+            for wider in (f"*.{resource.partition('.')[2]}", "*.*"):
+                if wider in seen:
+                    told = f'resource "{resource}" is masked by earlier rule "{wider}"'
+                    errors.append(invalid_value(f"resources[{i}].resources", resource, told))
+            seen.add(resource)
     return errors
 
 
@@ -255,7 +285,7 @@ def _validate_kms(kms: dict[str, Any], path: str, names: set[str]) -> list[Field
     if kms.get("cachesize") is not None and version != "v1":
         errors.append(invalid_value(f"{path}.cachesize", kms["cachesize"], "cachesize is not supported in v2"))
     if version == "v1":
-        text = "KMSv1 is deprecated and not served by default. Use KMSv2 instead."
+        text = "KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead."
         errors.append(invalid_value(f"{path}.apiVersion", version, text))
     elif version != "v2":
         text = f"unsupported apiVersion {version} for KMS provider, only v1 and v2 are supported"

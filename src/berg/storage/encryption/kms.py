@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -84,6 +84,8 @@ class Kms:
 
     def __init__(self, name: str, endpoint: str, timeout_s: float = 3.0, clock: Clock | None = None) -> None:
         self.name = name
+        self.timeout_s = timeout_s
+        self.rotated: Callable[[], None] = lambda: None
         self._plugin = Plugin(endpoint, timeout_s)
         self._clock: Clock = clock or RealClock()
         self._keys: dict[bytes, _DataKeys] = {}
@@ -113,7 +115,11 @@ class Kms:
 
     async def poll(self) -> None:
         try:
-            status = await self._plugin.call("Status", pb.StatusRequest(), pb.StatusResponse)
+            try:
+                status = await self._plugin.call("Status", pb.StatusRequest(), pb.StatusResponse)
+            except KmsError as e:
+                told = f"failed to perform status section of the healthz check for KMS Provider {self.name}"
+                raise KmsError(f"{told}, error: {e}") from None
             if status.healthz != "ok":
                 raise KmsError(f"got unexpected healthz status: {status.healthz}")
             if status.version not in ("v2", "v2beta1"):
@@ -138,7 +144,9 @@ class Kms:
             encryptedDEKSourceType=_SEED,
         )
         self._keys[_source(envelope)] = _DataKeys(seed, derived=True)
-        self._writing = envelope
+        first, self._writing = self._writing is None, envelope
+        if not first:
+            self.rotated()
 
     # -- values
 
