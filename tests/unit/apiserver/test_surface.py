@@ -32,7 +32,20 @@ async def test_openapi(served: Served) -> None:
     assert schema["x-kubernetes-group-version-kind"] == [{"group": "apps", "kind": "Deployment", "version": "v1"}]
     patch = document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
     assert "fieldValidation" in [p["name"] for p in patch["parameters"]]
-    assert "io.k8s.api.core.v1.Pod" in (await served.get("/openapi/v2"))["definitions"]
+    owner = document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference"]["properties"]
+    assert (owner["name"]["default"], "default" in owner["controller"]) == ("", False)
+    old = await served.get("/openapi/v2")
+    assert "io.k8s.api.core.v1.Pod" in old["definitions"]
+    flows = old["paths"]["/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"]["get"]
+    assert (flows["operationId"], flows["tags"]) == (
+        "listFlowcontrolApiserverV1FlowSchema",
+        ["flowcontrolApiserver_v1"],
+    )
+    deleted = {
+        plural: old["paths"][f"/api/v1/namespaces/{{namespace}}/{plural}/{{name}}"]["delete"]["responses"]["200"]
+        for plural in ("podtemplates", "configmaps")
+    }
+    assert [d["schema"]["$ref"].rpartition(".")[2] for d in deleted.values()] == ["PodTemplate", "Status"]
 
 
 async def test_health(served: Served) -> None:

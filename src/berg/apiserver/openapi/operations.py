@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from berg.apiserver.openapi.schemas import gvk
+from berg.apiserver.registry.registry import returns_deleted
 from berg.machinery.resources import Resource, Subresource
 from berg.machinery.status import Obj
 
@@ -26,6 +28,7 @@ _LIST = (
     ("resourceVersion", "string"),
     ("resourceVersionMatch", "string"),
     ("sendInitialEvents", "boolean"),
+    ("shardSelector", "string"),
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 )
@@ -118,9 +121,10 @@ _VERB_NAMES = {"create": "create", "update": "replace", "get": "read", "deleteco
 class _Maker:
     def __init__(self, r: Resource, names: Callable[[str, str, str], str | None], w: Writer) -> None:
         self.r, self.names, self.w = r, names, w
-        group = r.group.removesuffix(".k8s.io").split(".")[0] if r.group else "core"
-        self.tag = f"{group}_{r.version}" if "-" not in group else f"{group.replace('-', '')}_{r.version}"
-        self.title = "".join(p.capitalize() for p in group.split("-")) + r.version[0].upper() + r.version[1:]
+        words = re.split(r"[.-]", r.group.removesuffix(".k8s.io")) if r.group else ["core"]
+        title = "".join(word.capitalize() for word in words)
+        self.tag = f"{title[0].lower()}{title[1:]}_{r.version}"
+        self.title = title + r.version[0].upper() + r.version[1:]
 
     def parameters(self, listed: tuple[tuple[str, str], ...]) -> list[Obj]:
         return [self.w.parameter(*one) for one in (*listed, ("pretty", "string"))]
@@ -171,7 +175,7 @@ class _Maker:
             answer, media = self.schema(group, version, f"{kind}List"), (*_JSON, *_STREAMS)
         elif verb in ("delete", "deletecollection"):
             answer = w.ref(f"{_META}Status")
-            if verb == "delete" and r.plural in ("pods", "services", "persistentvolumeclaims"):
+            if verb == "delete" and returns_deleted(r) and r.plural != "namespaces":
                 answer = shown
         responses = {"200": w.answer("OK", answer, media), "401": {"description": "Unauthorized"}}
         if verb in ("create", "update", "patch"):
@@ -194,7 +198,7 @@ class _Maker:
         item = self.item(named=True)
         if sub.name == "log":
             item["get"] = self.operation("get", named=True, sub=sub)
-            item["get"]["responses"] = {"200": self.w.answer("OK", {"type": "string"}, ("text/plain", *_JSON))}
+            item["get"]["responses"]["200"] = self.w.answer("OK", {"type": "string"}, ("text/plain", *_JSON))
             return item
         if sub.kind.endswith("Options"):
             for method in ("get", "post", "put", "patch", "delete"):
@@ -207,7 +211,9 @@ class _Maker:
                         f"connect{self.title[:4]}{self.title[4:]}{method.capitalize()}{scope}{self.r.kind}"
                         f"{sub.name.capitalize()}"
                     )
-                    operation["responses"] = {"200": self.w.answer("OK", {"type": "string"}, ("*/*",))}
+                    operation["responses"]["200"] = self.w.answer("OK", {"type": "string"}, ("*/*",))
+                    if self.w.v2:
+                        operation["produces"] = ["*/*"]
                     item[method] = operation
             return item
         for verb in sub.verbs:

@@ -25,6 +25,7 @@ _SCALARS: dict[str, Obj] = {
     "duration": {"type": "string"},
     "json": {},
 }
+_ZEROS: Obj = {"string": "", "bool": False, "int32": 0, "int64": 0, "double": 0}
 _NAMED: dict[str, tuple[str, Obj]] = {
     "quantity": (f"{_API}api.resource.Quantity", {"oneOf": [{"type": "string"}, {"type": "number"}]}),
     "intorstring": (
@@ -96,6 +97,8 @@ class Schemas:
             shown = {"description": text, **shown}
         if field.default is not None:
             shown["default"] = field.default
+        elif field.required and not field.pointer and not self.v2 and field.wire in _ZEROS:
+            shown["default"] = _ZEROS[field.wire]
         if field.list_type:
             shown["x-kubernetes-list-type"] = field.list_type
         if field.list_keys:
@@ -119,23 +122,13 @@ class Schemas:
             self.found.setdefault(name, _V2_NAMED.get(wire, schema) if self.v2 else schema)
             return self.ref(name)
         if field.type == "array" and field.item is not None:
-            return {"type": "array", "items": self._item(field.item)}
+            return {"type": "array", "items": self._value(field.item)}
         if field.type == "map" and field.item is not None:
-            return {"type": "object", "additionalProperties": self._item(field.item)}
+            return {"type": "object", "additionalProperties": self._value(field.item)}
         if field.type == "object":
             struct = field.struct
             return self.add(struct) if struct is not None else {"type": "object"}
         return {}
-
-    def _item(self, item: Field) -> Obj:
-        shown = self._value(item)
-        if self.v2:
-            return shown
-        if "$ref" in shown:
-            return {"allOf": [shown], "default": {}}
-        if shown.get("type") == "string" and item.wire == "string":
-            return {**shown, "default": ""}
-        return shown
 
 
 def gvk(group: str, version: str, kind: str) -> Obj:

@@ -57,6 +57,11 @@ _RETURNS_DELETED = frozenset(
 ConvertMany = Callable[[list[Obj], Resource], Awaitable[list[Obj]]]
 
 
+def returns_deleted(resource: Resource) -> bool:
+    """Whether DELETE answers with the object, not with a Status."""
+    return resource.plural in _RETURNS_DELETED or resource.group in _RETURNS_DELETED
+
+
 class Registry:
     """`storage` is the resource in the version it is stored in, `versions` all served ones by apiVersion."""
 
@@ -94,7 +99,7 @@ class Registry:
         """asked before a write, after mutating admission; raises ApiError"""
         self.collected = (storage.group, storage.plural) not in _NOT_COLLECTED
         """the garbage collector looks after its dependents"""
-        self.returns_deleted = storage.plural in _RETURNS_DELETED or storage.group in _RETURNS_DELETED
+        self.returns_deleted = returns_deleted(storage)
 
     # ---- the cacher
 
