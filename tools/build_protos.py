@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent / "src" / "berg"
 def compile_proto(source: Path) -> None:
     from grpc_tools import protoc
 
-    folder = str(source.parent)
-    arguments = ["protoc", f"-I{folder}", f"--python_out={folder}", f"--pyi_out={folder}", str(source)]
+    # from the root: a file is known to the process by its path, and `rpc.proto` is etcd's clients' too
+    root = ROOT.parent
+    arguments = ["protoc", f"-I{root}", f"--python_out={root}", f"--pyi_out={root}", str(source)]
     if protoc.main(arguments) != 0:
         raise SystemExit(f"{source} does not compile")
     _accept_older_runtimes(source.with_name(f"{source.stem}_pb2.py"))

@@ -221,8 +221,13 @@ def txn_answer_to(r: TxnResponse, header: Header) -> Message:
         elif isinstance(response, DeleteResponse):
             op.response_delete_range.CopyFrom(delete_answer_to(response, _revision_only))
         else:
-            op.response_txn.CopyFrom(txn_answer_to(response, _revision_only))
+            op.response_txn.CopyFrom(txn_answer_to(response, _nested))
     return out
+
+
+def _nested(revision: int) -> Message:
+    """etcd's transactions within a transaction do not say their revision; what is in them does."""
+    return pb.ResponseHeader()
 
 
 def _revision_only(revision: int) -> Message:
