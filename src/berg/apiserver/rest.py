@@ -59,7 +59,7 @@ class Resources:
             request.attributes.setdefault("warnings", []).append(deprecated)
         action = self.actions.get((resource.group, resource.plural))
         if action is not None:
-            if info.name:
+            if info.name and "get" not in resource.verbs:
                 raise NotServed
             if info.verb not in resource.verbs:
                 raise not_allowed(resource, info)

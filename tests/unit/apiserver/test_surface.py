@@ -24,6 +24,14 @@ async def test_discovery_old_and_aggregated(served: Served) -> None:
     assert (again.status, again.body) == (304, b"")
 
 
+async def test_component_statuses_are_listed_and_got(served: Served) -> None:
+    listed = await served.get("/api/v1/componentstatuses")
+    assert [i["metadata"]["name"] for i in listed["items"]] == ["scheduler", "controller-manager", "etcd-0"]
+    assert (await served.get("/api/v1/componentstatuses/etcd-0"))["conditions"][0]["status"] == "True"
+    assert (await served.raw("GET", "/api/v1/componentstatuses/none")).status == 404
+    assert (await served.raw("GET", "/api/v1/bindings/none")).status == 404
+
+
 async def test_openapi(served: Served) -> None:
     index = await served.get("/openapi/v3")
     url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
