@@ -145,6 +145,9 @@ class Config:
     tracing_config_file: str = ""
     event_ttl_s: int = 3600
     shutdown_delay_duration_s: float = 0.0
+    shutdown_send_retry_after: bool = False
+    logging_format: str = "text"
+    """of `berg apiserver`: text or json"""
     enable_aggregator_routing: bool = False
     clock: Clock = field(default_factory=RealClock)
     store: Any = None

@@ -91,6 +91,13 @@ class Discovery:
         compress(request, response)
         return response
 
+    def paths(self) -> set[str]:
+        """Those of all groups and group versions, as `/` lists them."""
+        groups = self._groups().items()
+        return {f"/apis/{g}/{v}" if g else f"/api/{v}" for g, versions in groups for v in versions} | {
+            f"/apis/{g}" for g, _ in groups if g
+        }
+
     # ---- documents
 
     def _groups(self) -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ class Health:
 
     def handle(self, request: Request) -> Response | None:
         for path, checks in self.checks.items():
-            if request.path == path or request.path == path + "/":
+            if request.path == path:
                 return self._all(request, path, checks)
             if request.path.startswith(path + "/"):
                 check = checks.get(request.path[len(path) + 1 :])
@@ -39,7 +39,7 @@ class Health:
                     return None
                 why = self._ask(path, request.path[len(path) + 1 :], check)
                 if why is None:
-                    return _text(200, "ok")
+                    return Response(200, b"ok", "text/plain; charset=utf-8")
                 return _text(500, f"internal server error: {why}\n")
         return None
 
@@ -52,10 +52,12 @@ class Health:
         return why
 
     def slis(self, request: Request) -> Response:
-        lines = ["# HELP kubernetes_healthcheck What a health check found last.\n# TYPE kubernetes_healthcheck gauge\n"]
+        lines = [
+            "# HELP kubernetes_healthcheck [STABLE] What a health check found last.\n# TYPE kubernetes_healthcheck gauge\n"
+        ]
         lines += [f'kubernetes_healthcheck{{name="{n}",type="{t}"}} {v}\n' for (n, t), v in self._last.items()]
         total = "kubernetes_healthchecks_total"
-        lines.append(f"# HELP {total} What health checks have found.\n# TYPE {total} counter\n")
+        lines.append(f"# HELP {total} [STABLE] What health checks have found.\n# TYPE {total} counter\n")
         lines += [f'{total}{{name="{n}",status="{s}",type="{t}"}} {v}\n' for (n, t, s), v in self._counts.items()]
         started = "process_start_time_seconds"
         lines.append(f"# HELP {started} When the process started.\n# TYPE {started} gauge\n{started} {self._started}\n")
@@ -75,7 +77,7 @@ class Health:
                 lines.append(f"[-]{check_name} failed: reason withheld\n")
                 failed = True
         if excluded:
-            shown = ", ".join(f'"{e}"' for e in sorted(excluded))
+            shown = ",".join(f'"{e}"' for e in sorted(excluded))
             lines.append(f"warn: some health checks cannot be excluded: no matches for {shown}\n")
         if failed:
             return _text(500, "".join(lines) + f"{name} check failed\n")

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import resource as rlimits
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from berg.apiserver import version
+from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.requestinfo import RequestInfo
 
@@ -29,31 +32,19 @@ Labels = tuple[str, ...]
 Gauge = Callable[[], Iterator[tuple[str, float]]]
 
 
-class _Histogram:
-    __slots__ = ("bounds", "buckets", "count", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.buckets = [0] * (len(bounds) + 1)
-        self.count = 0
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.buckets[bisect_left(self.bounds, value)] += 1
-        self.count += 1
-        self.total += value
-
-
 class Metrics:
     def __init__(self) -> None:
         self._requests: dict[tuple[Labels, str, int], int] = {}
-        self._durations: dict[Labels, _Histogram] = {}
-        self._sizes: dict[Labels, _Histogram] = {}
+        self._durations: dict[tuple[Labels, str], Histogram] = {}
+        self._sizes: dict[Labels, Histogram] = {}
         self._inflight = {"readOnly": 0, "mutating": 0}
-        self._long_running: dict[Labels, int] = {}
+        self._streams: WeakKeyDictionary[Any, Labels] = WeakKeyDictionary()
+        """answers under way that may never end; gone from here when they are over, without anybody counting"""
         self._started = time.time()
         self.gauges: dict[str, tuple[str, str, Gauge]] = {}
         """name → (type, help, samples as (label text, value)), from other parts of the server"""
+        self.histograms: dict[str, tuple[str, Callable[[], Iterable[tuple[str, Histogram]]]]] = {}
+        """name → (help, histograms as (label text, histogram)), from other parts of the server"""
 
     # ---- counting
 
@@ -73,37 +64,46 @@ class Metrics:
         dry_run = "All" if request.raw_query and "dryRun" in request.raw_query else ""
         key = (labels, dry_run, response.status)
         self._requests[key] = self._requests.get(key, 0) + 1
-        if response.stream is not None:
+        if response.stream is not None or response.upgrade is not None:
+            self._streams[response.stream or response.upgrade] = labels
             return
-        histogram = self._durations.get(labels)
+        histogram = self._durations.get((labels, dry_run))
         if histogram is None:
-            histogram = self._durations[labels] = _Histogram(_BUCKETS)
-            self._sizes[labels] = _Histogram(_SIZES)
+            histogram = self._durations[labels, dry_run] = Histogram(_BUCKETS)
+            self._sizes.setdefault(labels, Histogram(_SIZES))
         histogram.observe(time.perf_counter() - started)
         self._sizes[labels].observe(len(response.body))
 
     # ---- telling
 
     def handle(self, request: Request) -> Response:
-        return Response(200, "".join(self._lines()).encode(), "text/plain; version=0.0.4; charset=utf-8")
+        headers = {"Process-Start-Time-Unix": str(int(self._started))}
+        return Response(200, "".join(self._lines()).encode(), "text/plain; version=0.0.4; charset=utf-8", headers)
 
     def _lines(self) -> Iterator[str]:
-        yield _head("apiserver_request_total", "counter", "Requests by verb, group, resource and code.")
+        yield _head("apiserver_request_total", "counter", "[STABLE] Requests by verb, group, resource and code.")
         for ((verb, group, ver, plural, sub, scope), dry_run, code), count in list(self._requests.items()):
             text = _labels(verb, group, ver, plural, sub, scope)
             yield f'apiserver_request_total{{code="{code}",{text},dry_run="{dry_run}"}} {count}\n'
-        yield from _histograms(
-            "apiserver_request_duration_seconds", "Response latency by verb, group and resource.", self._durations
-        )
-        yield from _histograms("apiserver_response_sizes", "Response sizes in bytes.", self._sizes)
-        yield _head("apiserver_current_inflight_requests", "gauge", "Requests under way now, by kind.")
+        durations = ((f'{_labels(*k)},dry_run="{d}"', h) for (k, d), h in list(self._durations.items()))
+        text = "[STABLE] Response latency by verb, group and resource."
+        yield from _histograms("apiserver_request_duration_seconds", text, durations)
+        sizes = ((_labels(*k), h) for k, h in list(self._sizes.items()))
+        yield from _histograms("apiserver_response_sizes", "[STABLE] Response sizes in bytes.", sizes)
+        for name, (text, found) in self.histograms.items():
+            yield from _histograms(name, text, found())
+        yield _head("apiserver_longrunning_requests", "gauge", "[STABLE] Watches, logs and streams under way now.")
+        for labels, count in Counter(self._streams.values()).items():
+            yield f"apiserver_longrunning_requests{{{_labels(*labels)}}} {count}\n"
+        text = "[STABLE] Requests under way now, by kind."
+        yield _head("apiserver_current_inflight_requests", "gauge", text)
         for kind, value in self._inflight.items():
             yield f'apiserver_current_inflight_requests{{request_kind="{kind}"}} {value}\n'
         for name, (type_, text, samples) in self.gauges.items():
             yield _head(name, type_, text)
             for shown, sample in samples():
                 yield f"{name}{shown} {sample}\n"
-        yield _head("kubernetes_build_info", "gauge", "A metric of 1 with the version in its labels.")
+        yield _head("kubernetes_build_info", "gauge", "[BETA] A metric of 1 with the version in its labels.")
         info = version.info()
         yield (
             f'kubernetes_build_info{{git_version="{info["gitVersion"]}",major="{info["major"]}",'
@@ -114,7 +114,12 @@ class Metrics:
     def _process(self) -> Iterator[str]:
         usage = rlimits.getrusage(rlimits.RUSAGE_SELF)
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * rlimits.getpagesize()
+        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        virtual = int(Path("/proc/self/statm").read_text().split()[0]) * rlimits.getpagesize()
         for name, type_, text, value in (
+            ("process_open_fds", "gauge", "Open file descriptors.", float(descriptors)),
+            ("process_max_fds", "gauge", "Most that may be open.", float(rlimits.getrlimit(rlimits.RLIMIT_NOFILE)[0])),
+            ("process_virtual_memory_bytes", "gauge", "Virtual memory.", float(virtual)),
             ("process_cpu_seconds_total", "counter", "User and system time.", usage.ru_utime + usage.ru_stime),
             ("process_resident_memory_bytes", "gauge", "Resident memory.", float(resident)),
             ("process_start_time_seconds", "gauge", "When the process started.", self._started),
@@ -133,13 +138,10 @@ def _labels(verb: str, group: str, ver: str, plural: str, sub: str, scope: str) 
     )
 
 
-def _histograms(name: str, text: str, found: dict[Labels, _Histogram]) -> Iterator[str]:
-    yield _head(name, "histogram", text)
-    for labels, histogram in list(found.items()):
-        shown = _labels(*labels)
-        running = 0
-        for bound, count in zip(histogram.bounds, histogram.buckets, strict=False):
-            running += count
-            yield f'{name}_bucket{{{shown},le="{bound:g}"}} {running}\n'
-        yield f'{name}_bucket{{{shown},le="+Inf"}} {histogram.count}\n'
-        yield f"{name}_sum{{{shown}}} {histogram.total}\n{name}_count{{{shown}}} {histogram.count}\n"
+def _histograms(name: str, text: str, found: Iterable[tuple[str, Histogram]]) -> Iterator[str]:
+    first = True
+    for labels, histogram in found:
+        if first:
+            yield _head(name, "histogram", text)
+            first = False
+        yield from histogram.lines(name, labels)

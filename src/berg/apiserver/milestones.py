@@ -14,15 +14,25 @@ from berg.apiserver.health import Health
 
 CACHES, CUSTOM, ALLOCATION, AGGREGATOR, REGISTERED = "caches", "custom", "allocation", "aggregator", "registered"
 _HOOKS = {
-    CACHES: ("storage-readiness", "generic-apiserver-start-informers", "start-apiserver-admission-initializer"),
+    CACHES: (
+        "storage-readiness",
+        "storage-object-count-tracker-hook",
+        "generic-apiserver-start-informers",
+        "start-apiserver-admission-initializer",
+        "priority-and-fairness-config-consumer",
+        "priority-and-fairness-filter",
+    ),
     CUSTOM: ("start-apiextensions-informers", "start-apiextensions-controllers", "crd-informer-synced"),
-    ALLOCATION: ("start-service-ip-repair-controllers",),
+    ALLOCATION: ("start-service-ip-repair-controllers", "start-kubernetes-service-cidr-controller"),
     AGGREGATOR: (
         "start-kube-aggregator-informers",
         "apiservice-registration-controller",
         "apiservice-status-local-available-controller",
         "apiservice-status-remote-available-controller",
         "apiservice-openapi-controller",
+        "apiservice-openapiv3-controller",
+        "apiservice-discovery-controller",
+        "apiservice-wait-for-first-sync",
     ),
     REGISTERED: ("kube-apiserver-autoregistration",),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import orjson
 
@@ -13,7 +13,7 @@ from berg.apiserver.http.message import Request, Response
 from berg.apiserver.rest import ours
 from berg.machinery.status import no_such_method
 
-Answer = Callable[[Request], Response | None]
+Answer = Callable[[Request], Response | Awaitable[Response | None] | None]
 
 
 _READ_ONLY = ("/version", "/openid/", "/.well-known/openid-configuration")
@@ -26,7 +26,12 @@ class Paths:
     def __init__(self, discovery: Discovery, health: Health) -> None:
         self.discovery = discovery
         self.health = health
-        self.answers: dict[str, Answer] = {"/version": _version, "/version/": _version, "/": self._index}
+        self.answers: dict[str, Answer] = {
+            "/version": _version,
+            "/version/": _version,
+            "/": self._index,
+            "/index.html": self._index,
+        }
         self.prefixes: dict[str, Answer] = {}
 
     async def handle(self, request: Request) -> Response | None:
@@ -34,7 +39,7 @@ class Paths:
         if answer is not None:
             if request.method != "GET" and request.path.startswith(_READ_ONLY):
                 raise no_such_method()
-            return answer(request)
+            return await _settled(answer(request))
         if request.path.startswith("/api"):
             found = self.discovery.handle(request)
             if found is not None and request.method != "GET" and ours(request.path):
@@ -42,14 +47,19 @@ class Paths:
             return found
         for prefix, prefixed in self.prefixes.items():
             if request.path.startswith(prefix):
-                return prefixed(request)
+                return await _settled(prefixed(request))
         return self.health.handle(request)
 
     def _index(self, request: Request) -> Response:
-        paths = {p for p in self.answers if p != "/" and not p.endswith("/")} | set(self.health.checks)
+        paths = {p for p in self.answers if not p.endswith("/") and p != "/index.html"} | set(self.health.checks)
         for path, checks in self.health.checks.items():
             paths.update(f"{path}/{name}" for name in checks)
-        return Response(200, orjson.dumps({"paths": ["/api", "/apis", *sorted(paths)]}, option=orjson.OPT_INDENT_2))
+        paths.update(("/api", "/apis", "/apis/"), self.discovery.paths(), self.prefixes)
+        return Response(200, orjson.dumps({"paths": sorted(paths)}, option=orjson.OPT_INDENT_2))
+
+
+async def _settled(found: Response | Awaitable[Response | None] | None) -> Response | None:
+    return found if found is None or isinstance(found, Response) else await found
 
 
 def _version(request: Request) -> Response:

@@ -19,7 +19,7 @@ _DEPRECATED = {
     ("", "v1", "componentstatuses"): "v1 ComponentStatus is deprecated in v1.19+",
     ("", "v1", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 }
-"""what clients are warned of, whatever they ask"""
+"""of built-in resources"""
 
 SubHandler = Callable[[Request, Registry, Resource], Awaitable[Response]]
 ActionHandler = Callable[[Request, Resource], Awaitable[Response]]
@@ -35,6 +35,10 @@ class Resources:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.table: dict[tuple[str, str, str], Resource] = {}
+        self.deprecations = dict(_DEPRECATED)
+        """(group, version, plural) → what clients are warned of, whatever they ask"""
+        self.deprecated: set[tuple[str, str, str]] = set()
+        """what has been asked for although it is deprecated"""
         self.rooms: dict[tuple[str, str, str], str] = {}
         """(group, plural, subresource) → module in `subresources/`, for those that are no view of their object"""
         self.actions: dict[tuple[str, str], ActionHandler] = {}
@@ -54,8 +58,9 @@ class Resources:
                 raise NotServed
         elif info.namespace and (info.resource != "namespaces" or info.namespace != info.name):
             raise NotServed
-        deprecated = _DEPRECATED.get((resource.group, resource.version, resource.plural))
+        deprecated = self.deprecations.get((resource.group, resource.version, resource.plural))
         if deprecated is not None:
+            self.deprecated.add((resource.group, resource.version, resource.plural))
             request.attributes.setdefault("warnings", []).append(deprecated)
         action = self.actions.get((resource.group, resource.plural))
         if action is not None:

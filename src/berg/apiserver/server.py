@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from berg.apiserver import files, identity, milestones
+from berg.apiserver import files, gauges, identity, milestones, zpages
 from berg.apiserver.aggregation.aggregator import Aggregator
 from berg.apiserver.aggregation.local import LocalServices
 from berg.apiserver.auth import escalation
@@ -225,6 +225,22 @@ class APIServer:
         self.paths.answers["/metrics"] = self.metrics.handle
         self.paths.answers["/metrics/slis"] = self.health.slis
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
+        self.paths.answers.update(zpages.answers(config))
+        if config.profiling:
+            self.paths.answers["/debug/flags/v"] = zpages.verbosity
+            self.paths.prefixes["/debug/pprof"] = _profiles
+        admission, histograms = services.admission, self.metrics.histograms
+        text = "Duration of admission"
+        prefix = "apiserver_admission_"
+        histograms[f"{prefix}step_admission_duration_seconds"] = (
+            f"[STABLE] {text}, by step.",
+            lambda: admission.times(steps=True),
+        )
+        histograms[f"{prefix}controller_admission_duration_seconds"] = (
+            f"[STABLE] {text}, by plugin.",
+            lambda: admission.times(steps=False),
+        )
+        self.metrics.gauges.update(gauges.gauges(self))
         if config.audit_policy_file:
             from berg.apiserver.audit import setup
             from berg.apiserver.audit.policy import Policy
@@ -238,6 +254,9 @@ class APIServer:
             flow_control = self.chain.flow_control = FlowControl(services)
             flow_control.start(self.spawn)
             self.metrics.gauges.update(flow_control.gauges())
+            text = "[BETA] How long requests waited in queues."
+            self.metrics.histograms["apiserver_flowcontrol_request_wait_duration_seconds"] = (text, flow_control.waits)
+            self.paths.answers.update(flow_control.debug())
         reviews = Reviews(services, self.authorizers.union, self.methods.bearer)
         for name in reviews.resources:
             self.resources.actions[name] = reviews.handle
@@ -247,6 +266,7 @@ class APIServer:
         self.health.add("ping", lambda: None)
         self.health.add("log", lambda: None)
         self.health.add("etcd", self._store_fault)
+        self.health.add("etcd-readiness", self._store_fault, paths=("/readyz",))
         self.health.add("shutdown", lambda: "shutting down" if self._stopping else None, paths=("/readyz",))
         self.milestones = milestones.Milestones(self.health)
         for hook, _ in HOOKS:
@@ -349,6 +369,14 @@ class APIServer:
             request.attributes[CBOR_OFFERED] = True
         return await self.chain.handle(request)
 
+    async def _refuse(self, request: Request) -> Response:
+        """While the last requests are finished: come back later, at another server perhaps."""
+        if request.path.startswith(("/healthz", "/livez", "/readyz")):
+            return await self.handle(request)
+        body = b"The apiserver is shutting down, please try again later.\n"
+        headers = {"Retry-After": "5", "Connection": "close", "X-Content-Type-Options": "nosniff"}
+        return Response(429, body, "text/plain; charset=utf-8", headers)
+
     def spawn(self, coroutine: Any) -> None:
         """Runs beside the server until it stops."""
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -356,9 +384,17 @@ class APIServer:
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
+        """Not ready any more, from now on; after the delay for those who balance load, no more requests, and what
+        is under way is finished."""
         self._stopping = True
         if self._http is not None:
-            await self._http.stop()
+            config = self.config
+            if config.shutdown_delay_duration_s:
+                await config.clock.sleep(config.shutdown_delay_duration_s)
+            if config.shutdown_send_retry_after:
+                self._http.handler = self._refuse
+                await self._http.drain(config.request_timeout_s)
+            await self._http.stop(config.request_timeout_s)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -377,6 +413,12 @@ class APIServer:
                 await self.services.tracing.close()
         if self._own_store is not None:
             await self._own_store.close()
+
+
+def _profiles(request: Request) -> Awaitable[Response | None]:
+    from berg.apiserver import profiles
+
+    return profiles.handle(request)
 
 
 def _served(runtime_config: dict[str, str]) -> list[Resource]:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from berg.apiserver.config import Config
+from berg.cli import logsetup
 from berg.cli.apiserver_flags import ACCEPTED
 
 log = logging.getLogger(__name__)
@@ -117,9 +118,10 @@ def run(**given: Any) -> None:
     import uvloop
 
     verbosity = given.pop("verbosity")
-    logging.basicConfig(
-        level=logging.DEBUG if verbosity >= 4 else logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    form = given.get("logging_format") or "text"
+    if form not in ("text", "json"):
+        raise click.ClickException(f'[format: Invalid value: "{form}": Unsupported log format]')
+    logsetup.to_stderr(logging.DEBUG if verbosity >= 4 else logging.INFO, json=form == "json")
     try:
         config = configuration(given)
     except ValueError as e:

@@ -6,7 +6,7 @@ _HTTP2 = "HTTP/1.1 is what this server speaks"
 _GO = "a matter of the Go runtime"
 _WATCH_CACHE = "every resource is in the watch cache, which grows and shrinks by itself"
 _ETCD = "the store watches its own state; nothing is polled"
-_LOGGING = "there is one log format"
+_LOGGING = "lines are written at once, all to one stream"
 _METRICS = "all metrics are shown under their names and with their labels"
 _PEERS = "requests are not sent on to other API servers"
 _ELECTION = "leaders are elected without coordination by the API server"
@@ -23,7 +23,6 @@ ACCEPTED: dict[str, tuple[bool, str]] = {
     # start and end
     "livez-grace-period": (False, "the server is live from the first request on"),
     "send-retry-after-while-not-ready-once": (True, "nothing is listened to before the server is ready"),
-    "shutdown-send-retry-after": (True, "a server that stops closes its listener first"),
     "shutdown-watch-termination-grace-period": (False, "watches end at once; clients resume them elsewhere"),
     "storage-initialization-timeout": (False, "the server is not ready before all resources are read"),
     "emulated-version": (False, _EMULATION),
@@ -49,7 +48,6 @@ ACCEPTED: dict[str, tuple[bool, str]] = {
     "log-json-split-stream": (True, _LOGGING),
     "log-text-info-buffer-size": (False, _LOGGING),
     "log-text-split-stream": (True, _LOGGING),
-    "logging-format": (False, _LOGGING),
     "vmodule": (False, "-v counts for all modules"),
     "enable-logs-handler": (True, "deprecated: /logs is not served"),
     "allow-metric-labels": (False, _METRICS),

@@ -160,7 +160,7 @@ class Aggregator:
             with tracing.span(f"HTTP {request.method}", client=True):
                 return await forward(request, target, {**headers, **tracing.headers()})
         except Unreachable as e:
-            return _plain_503(str(e))
+            return _plain_503(f"error trying to reach service: {e}")
 
     async def target(self, remote: Remote, path: str, query: str = "") -> Target:
         from berg.apiserver.http.forward import Target

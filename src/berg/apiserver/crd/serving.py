@@ -229,8 +229,19 @@ class CustomResources:
             del table[old]
         for r in resources:
             table[r.group, r.version, r.plural] = r
+        self._warn_of(spec)
         self.installed[name] = served
         self._server.surface_changed()
+
+    def _warn_of(self, spec: Obj, *, served: bool = True) -> None:
+        """Clients of deprecated versions are told so, whatever they ask."""
+        deprecations = self._server.resources.deprecations
+        for version in spec["versions"]:
+            place = (spec["group"], version["name"], spec["names"]["plural"])
+            deprecations.pop(place, None)
+            if served and version.get("deprecated"):
+                plain = f"{spec['group']}/{version['name']} {spec['names']['kind']} is deprecated"
+                deprecations[place] = version.get("deprecationWarning") or plain
 
     async def _uninstall(self, name: str) -> None:
         self._gone.pop(name, None)
@@ -242,6 +253,7 @@ class CustomResources:
         table = self._server.resources.table
         for old in [k for k in table if (k[0], k[2]) == key]:
             del table[old]
+        self._warn_of(spec, served=False)
         registry = self._services.registries.pop(key, None)
         self._server.surface_changed()
         if registry is not None:

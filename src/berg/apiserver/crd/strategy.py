@@ -137,9 +137,6 @@ class CustomStrategy(Strategy):
                 f'metadata.finalizers: "{finalizer}": prefer a domain-qualified finalizer name{with_path} to avoid '
                 "accidental conflicts with other finalizer writers"
             )
-        version = self._version(obj).obj
-        if version.get("deprecated"):
-            found.append(version.get("deprecationWarning") or f"{obj['apiVersion']} {obj['kind']} is deprecated")
         return found
 
 

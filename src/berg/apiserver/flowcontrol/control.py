@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from berg.apiserver.flowcontrol.level import Level, Rejected
+from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import Request, Response, User
 from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.services import Services
@@ -28,8 +30,22 @@ from berg.machinery.status import ApiError, Obj
 log = logging.getLogger(__name__)
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
+_WAITS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 MAX_SEATS = 10
 OBJECTS_PER_SEAT = 100.0
+
+
+class Figures:
+    """What requests of one schema do at one level, for metrics."""
+
+    __slots__ = ("dispatched", "executing", "rejected", "schema", "seats", "waited", "waiting")
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self.executing = self.seats = self.waiting = self.dispatched = 0
+        self.rejected: dict[str, int] = {}
+        self.waited = Histogram(_WAITS)
+
 
 Next = Callable[[Request], Awaitable[Response]]
 
@@ -41,7 +57,9 @@ class FlowControl:
         self._levels_of = resource(f"prioritylevelconfigurations.{_GROUP}")
         self.levels: dict[str, Level] = {}
         self._schemas: list[Obj] = []
-        self._found: dict[tuple[Any, ...], tuple[Obj | None, Level | None]] = {}
+        self._found: dict[tuple[Any, ...], tuple[Obj | None, Level | None, Figures]] = {}
+        self.figures: dict[tuple[str, str], Figures] = {}
+        """(level, schema) → what happened there"""
         self._stale = True
         self._news = asyncio.Event()
         self._news.set()
@@ -96,24 +114,39 @@ class FlowControl:
             self._compile()
         user = request.user
         assert user is not None
-        schema, level = self._classify(user, info)
+        schema, level, figures = self._classify(user, info)
         if level is None or schema is None:
             return await next_(request)
         width = self._width(info) if info.verb == "list" else 1
         if level.free:
             level.start(width)
         else:
-            try:
-                await level.wait(_flow(schema, user, info), width, self._wait_s)
-            except Rejected:
-                raise status.too_many_requests("too many requests, please try again later.", 1) from None
+            await self._wait(level, figures, _flow(schema, user, info), width)
+        figures.dispatched += 1
+        figures.executing += 1
+        figures.seats += width
         try:
             response = await next_(request)
         finally:
+            figures.executing -= 1
+            figures.seats -= width
             level.finish(width)
         response.headers["X-Kubernetes-PF-FlowSchema-UID"] = schema["metadata"].get("uid", "")
         response.headers["X-Kubernetes-PF-PriorityLevel-UID"] = level.uid
         return response
+
+    async def _wait(self, level: Level, figures: Figures, flow: str, width: int) -> None:
+        """Raises TooManyRequests."""
+        started = time.perf_counter()
+        figures.waiting += 1
+        try:
+            await level.wait(flow, width, self._wait_s)
+        except Rejected as e:
+            figures.rejected[e.reason] = figures.rejected.get(e.reason, 0) + 1
+            raise status.too_many_requests("too many requests, please try again later.", 1) from None
+        finally:
+            figures.waiting -= 1
+            figures.waited.observe(time.perf_counter() - started)
 
     def _width(self, info: RequestInfo) -> int:
         registry = self._services.registries.get((info.api_group, info.resource))
@@ -141,7 +174,7 @@ class FlowControl:
             if not self.levels[name].waiting:
                 del self.levels[name]
 
-    def _classify(self, user: User, info: RequestInfo) -> tuple[Obj | None, Level | None]:
+    def _classify(self, user: User, info: RequestInfo) -> tuple[Obj | None, Level | None, Figures]:
         key = (user.name, user.groups, info.verb, info.api_group, info.resource, info.subresource, info.namespace)
         if not info.is_resource:
             key = (*key, info.path)  # type: ignore[assignment]
@@ -151,37 +184,59 @@ class FlowControl:
             level = self.levels.get(schema["spec"]["priorityLevelConfiguration"]["name"]) if schema else None
             if len(self._found) > 10_000:
                 self._found.clear()
-            found = self._found[key] = (schema, level)
+            name = schema["metadata"]["name"] if schema else ""
+            pair = (level.name if level else "", name)
+            found = self._found[key] = (schema, level, self.figures.setdefault(pair, Figures(name)))
         return found
 
     # ---- telling
 
-    def _current(self) -> Iterable[Level]:
+    def current(self) -> Iterable[Level]:
         if self._stale:
             self._compile()
         return self.levels.values()
 
     def gauges(self) -> dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, float]]]]]:
-        def each(read: Callable[[Level], float]) -> Callable[[], Iterator[tuple[str, float]]]:
+        def levels(read: Callable[[Level], float]) -> Callable[[], Iterator[tuple[str, float]]]:
+            return lambda: ((f'{{priority_level="{level.name}"}}', read(level)) for level in self.current())
+
+        def flows(read: Callable[[Figures], float]) -> Callable[[], Iterator[tuple[str, float]]]:
             def samples() -> Iterator[tuple[str, float]]:
-                for level in self._current():
-                    yield f'{{priority_level="{level.name}"}}', read(level)
+                for (level, schema), figures in self.figures.items():
+                    if level:
+                        yield f'{{flow_schema="{schema}",priority_level="{level}"}}', read(figures)
 
             return samples
 
         def rejections() -> Iterator[tuple[str, float]]:
-            for level in self.levels.values():
-                for reason, count in level.rejected.items():
-                    yield f'{{priority_level="{level.name}",reason="{reason}"}}', count
+            for (level, schema), figures in self.figures.items():
+                for reason, count in figures.rejected.items():
+                    yield f'{{flow_schema="{schema}",priority_level="{level}",reason="{reason}"}}', count
 
         prefix = "apiserver_flowcontrol_"
         return {
-            f"{prefix}nominal_limit_seats": ("gauge", "Seats of each level.", each(lambda v: v.limit)),
-            f"{prefix}current_executing_seats": ("gauge", "Seats taken now.", each(lambda v: v.executing)),
-            f"{prefix}current_inqueue_requests": ("gauge", "Requests waiting now.", each(lambda v: v.waiting)),
-            f"{prefix}dispatched_requests_total": ("counter", "Requests started.", each(lambda v: v.dispatched)),
-            f"{prefix}rejected_requests_total": ("counter", "Requests refused.", rejections),
+            f"{prefix}nominal_limit_seats": ("gauge", "[BETA] Seats of each level.", levels(lambda v: v.limit)),
+            f"{prefix}current_executing_requests": ("gauge", "[BETA] Under way now.", flows(lambda f: f.executing)),
+            f"{prefix}current_executing_seats": ("gauge", "[BETA] Seats taken now.", flows(lambda f: f.seats)),
+            f"{prefix}current_inqueue_requests": ("gauge", "[BETA] Waiting now.", flows(lambda f: f.waiting)),
+            f"{prefix}dispatched_requests_total": (
+                "counter",
+                "[BETA] Requests started.",
+                flows(lambda f: f.dispatched),
+            ),
+            f"{prefix}rejected_requests_total": ("counter", "[BETA] Requests refused.", rejections),
         }
+
+    def debug(self) -> dict[str, Callable[[Request], Response]]:
+        from berg.apiserver.flowcontrol import dump
+
+        return dump.answers(self)
+
+    def waits(self) -> Iterator[tuple[str, Histogram]]:
+        """Labels and how long requests waited."""
+        for (level, schema), figures in self.figures.items():
+            if level:
+                yield f'execute="true",flow_schema="{schema}",priority_level="{level}"', figures.waited
 
 
 def _is_told(schema: Obj, condition: Obj) -> bool:

@@ -26,7 +26,7 @@ class Rejected(Exception):
 
 
 @dataclass(slots=True)
-class _Queue:
+class Queue:
     waiting: deque[tuple[int, asyncio.Future[None]]] = field(default_factory=deque)
     served: float = 0.0
     """seats given to it so far, never behind what an idle queue would have"""
@@ -44,7 +44,7 @@ class Level:
         self.waiting = 0
         self.rejected: dict[str, int] = {}
         self.dispatched = 0
-        self._queues: list[_Queue] = []
+        self.queues: list[Queue] = []
         self._least = 0.0
 
     def configure(self, obj: Obj, limit: int) -> None:
@@ -57,10 +57,10 @@ class Level:
         wanted = queuing.get("queues", 0) if response.get("type") == "Queue" else 0
         self.hand_size = queuing.get("handSize", 1)
         self.queue_length = queuing.get("queueLengthLimit", 50)
-        if len(self._queues) < wanted:
-            self._queues += [_Queue() for _ in range(wanted - len(self._queues))]
+        if len(self.queues) < wanted:
+            self.queues += [Queue() for _ in range(wanted - len(self.queues))]
         elif not self.waiting:
-            del self._queues[wanted:]
+            del self.queues[wanted:]
         self._dispatch()
 
     @property
@@ -79,7 +79,7 @@ class Level:
 
     async def wait(self, flow: str, width: int, timeout_s: float) -> None:
         """Until it may start; its seats are taken then. Raises Rejected."""
-        if not self._queues:
+        if not self.queues:
             raise self._reject("concurrency-limit")
         queue = self._choose(flow)
         if len(queue.waiting) >= self.queue_length:
@@ -107,14 +107,12 @@ class Level:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
         return Rejected(reason)
 
-    def _choose(self, flow: str) -> _Queue:
-        return min(
-            (self._queues[i] for i in hand(flow, len(self._queues), self.hand_size)), key=lambda q: len(q.waiting)
-        )
+    def _choose(self, flow: str) -> Queue:
+        return min((self.queues[i] for i in hand(flow, len(self.queues), self.hand_size)), key=lambda q: len(q.waiting))
 
     def _dispatch(self) -> None:
         while self.waiting and (self.executing < self.limit or self.exempt):
-            queue = min((q for q in self._queues if q.waiting), key=lambda q: q.served)
+            queue = min((q for q in self.queues if q.waiting), key=lambda q: q.served)
             width, turn = queue.waiting.popleft()
             self.waiting -= 1
             if turn.done():

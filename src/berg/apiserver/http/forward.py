@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -110,8 +112,23 @@ async def _connect(target: Target) -> tuple[asyncio.StreamReader, asyncio.Stream
                 limit=1 << 20,
             )
     except (OSError, TimeoutError, ssl.SSLError) as e:
-        why = "i/o timeout" if isinstance(e, TimeoutError) else str(e)
-        raise Unreachable(f"dial tcp {target.authority}: {why}") from None
+        raise Unreachable(_reason(e, target)) from None
+
+
+def _reason(error: OSError, target: Target) -> str:
+    """In the words that clients know from upstream."""
+    if isinstance(error, socket.gaierror):
+        return f"dial tcp: lookup {target.host}: no such host"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        unknown = error.verify_code in (18, 19, 20, 21)
+        why = "certificate signed by unknown authority" if unknown else error.verify_message
+        return f"tls: failed to verify certificate: x509: {why}"
+    if isinstance(error, ssl.SSLError):
+        return f"tls: {error.reason or error}"
+    if isinstance(error, TimeoutError):
+        return f"dial tcp {target.authority}: i/o timeout"
+    why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
+    return f"dial tcp {target.authority}: connect: {why}"
 
 
 def _head(request: Request, target: Target, extra: Mapping[str, str], upgrading: bool) -> bytes:

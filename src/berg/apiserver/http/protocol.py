@@ -241,6 +241,9 @@ class HTTPProtocol(asyncio.Protocol):
                 self._reading_paused = False
                 self.transport.resume_reading()
         except asyncio.CancelledError:
+            if not self.closing and self.server.stopping:
+                self.transport.close()  # what has been written still goes out
+                return
             self.transport.abort()
             if not self.closing:
                 raise
@@ -323,6 +326,10 @@ class HTTPProtocol(asyncio.Protocol):
                 if self.transport.is_closing():
                     return
             self.transport.write(b"0\r\n\r\n")
+        except asyncio.CancelledError:
+            if self.server.stopping and not self.transport.is_closing():
+                self.transport.write(b"0\r\n\r\n")  # the server ends it, and says so
+            raise
         finally:
             self.streaming = False
             await _close_stream(response)

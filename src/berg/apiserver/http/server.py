@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 90.0
 HEADER_S = 32.0
+LAST_WORDS_S = 1.0
+"""for the end of streams, when the server stops"""
 
 
 class HTTPServer:
@@ -87,16 +89,24 @@ class HTTPServer:
             self._server.close()
         for connection in list(self.connections):
             connection.shut_down()
-        deadline = time.monotonic() + grace_s
-        busy = [c.task for c in self.connections if c.task is not None and not c.streaming]
-        if busy:
-            await asyncio.wait(busy, timeout=deadline - time.monotonic())
+        await self.drain(grace_s)
+        streams = [c.task for c in self.connections if c.task is not None and c.streaming]
+        for task in streams:
+            task.cancel()
+        if streams:
+            await asyncio.wait(streams, timeout=LAST_WORDS_S)
         tasks = [c.task for c in self.connections if c.task is not None]
         for connection in list(self.connections):
             connection.abort()
         if tasks:
             await asyncio.wait(tasks, timeout=2.0)
         await asyncio.sleep(0)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Until every request is answered that is under way; streams may go on."""
+        busy = [c.task for c in self.connections if c.task is not None and not c.streaming]
+        if busy:
+            await asyncio.wait(busy, timeout=timeout_s)
 
     def date_header(self) -> str:
         second = int(time.time())
