@@ -78,9 +78,12 @@ def _show(value: Any) -> str:
     if value is None:
         return "null"
     try:
-        return orjson.dumps(value).decode()
+        text = orjson.dumps(value).decode()
     except TypeError:
         return str(value)
+    for mark in "<>&":  # as Go writes JSON
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
 
 
 def required(path: str, detail: str = "") -> FieldError:

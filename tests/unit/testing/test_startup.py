@@ -9,16 +9,16 @@ import sys
 import pytest
 
 ELSEWHERE = {
-    "aiohttp", "cbor2", "cel", "dnslib", "google.protobuf", "grpc", "jwt", "opentelemetry", "prometheus_client",
-    "pyroute2", "rich", "uvloop", "wsproto", "yaml",
+    "aiohttp", "cbor2", "dnslib", "google.protobuf", "grpc", "jwt", "opentelemetry", "prometheus_client",
+    "pyroute2", "re2", "rich", "uvloop", "wsproto", "yaml",
 }  # fmt: skip
 """libraries that some part of a cluster needs, but not one that only starts"""
 
 FIRST_USE = {
     "berg.apiserver.admission.policy", "berg.apiserver.admission.quota", "berg.apiserver.admission.webhook",
-    "berg.apiserver.aggregation.availability", "berg.apiserver.audit", "berg.apiserver.cel", "berg.apiserver.crd.rules",
+    "berg.apiserver.aggregation.availability", "berg.apiserver.audit", "berg.apiserver.crd.rules",
     "berg.apiserver.crd.schema_rules", "berg.apiserver.crd.strategy", "berg.apiserver.http.forward",
-    "berg.apiserver.openapi.operations", "berg.apiserver.registry.apply",
+    "berg.apiserver.openapi.operations", "berg.apiserver.registry.apply", "berg.machinery.cel",
 }  # fmt: skip
 """rooms of the API server that are entered when somebody asks for what they do"""
 

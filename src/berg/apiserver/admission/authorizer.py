@@ -6,22 +6,26 @@ Source: k8s.io/apiserver pkg/cel/library/authz.go.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from berg.apiserver.admission import sight
 from berg.apiserver.admission.interface import Api, Attributes
-from berg.apiserver.cel import authorizer as cel_authorizer
 from berg.apiserver.http.message import User
 from berg.machinery.resources import Resource
 
+if TYPE_CHECKING:
+    from berg.machinery.cel.library.authorizer import Ask
+
 
 def variables(a: Attributes) -> dict[str, Any]:
+    from berg.machinery.cel.library import authorizer
+
     own = sight.requested(a)
     about = {"group": own.group, "resource": own.plural, "subresource": a.subresource, "name": a.name}
-    return {"authorizer": cel_authorizer.value(**about, namespace=a.namespace)}
+    return dict(authorizer.values(**about, namespace=a.namespace))
 
 
-def asking(api: Api, a: Attributes) -> cel_authorizer.Ask:
+def asking(api: Api, a: Attributes) -> Ask:
     def ask(about: Mapping[str, Any], verb: str) -> bool:
         user = a.user
         if account := about.get("serviceAccount"):

@@ -1,20 +1,20 @@
 """Expressions of webhooks and policies over a request: its variables, evaluated when first asked for, and the match
 conditions that decide whether a hook is called at all.
 
+All expressions of one scope share a budget; what goes beyond it is a fault, so that no policy holds up the server.
+
 Source: k8s.io/apiserver pkg/admission/plugin/cel, pkg/admission/plugin/webhook/matchconditions.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from berg.apiserver.cel import CompileError, EvaluationError, compile_expression
-from berg.apiserver.cel.authorizer import ASKING, Ask
 from berg.machinery.status import Obj
 
-_VARIABLE = re.compile(r"\bvariables\.([A-Za-z_]\w*)")
+if TYPE_CHECKING:
+    from berg.machinery.cel.library.authorizer import Ask
 
 
 class Fault(Exception):
@@ -24,47 +24,81 @@ class Fault(Exception):
 class Scope:
     """What expressions see. Named variables are evaluated once, when an expression mentions them."""
 
-    __slots__ = ("_definitions", "_faults", "_found", "ask", "base")
+    __slots__ = ("_budget", "_definitions", "_variables", "ask", "base")
 
-    def __init__(self, base: Mapping[str, Any], definitions: Iterable[Obj] = (), ask: Ask | None = None) -> None:
-        self.base = dict(base)
+    def __init__(
+        self, base: Mapping[str, Any], definitions: Iterable[Obj] = (), ask: Ask | None = None, budget: int = 0
+    ) -> None:
+        from berg.machinery.cel.meter import PER_REQUEST
+
         self.ask = ask
-        self._definitions = {d["name"]: d["expression"] for d in definitions}
-        self._found: dict[str, Any] = {}
-        self._faults: dict[str, str] = {}
+        self._budget = budget or PER_REQUEST
+        self._definitions = tuple((d["name"], d["expression"]) for d in definitions)
+        self.base = dict(base)
+        if self._definitions:
+            self.base["variables"] = _variables(self)
 
-    def evaluate(self, text: str) -> Any:
+    def evaluate(self, text: str, *, mutating: bool = False) -> Any:
         """Raises Fault."""
+        from berg.machinery.cel import CompileError, CostExceeded, EvaluationError
+        from berg.machinery.cel.admission import for_request
+
         try:
-            expression = compile_expression(text)
+            expression = for_request(text, variables=self._definitions, mutating=mutating)
         except CompileError as e:
             raise Fault(f"compilation error: {e}") from None
-        variables = self.base
-        mentioned = _VARIABLE.findall(text) if self._definitions else ()
-        if mentioned:
-            variables = {**variables, "variables": {n: self._variable(n, text) for n in mentioned}}
-        token = ASKING.set(self.ask)
+        if self._budget <= 0:
+            why = "validation failed due to running out of cost budget, no further validation rules will be run"
+            raise Fault(why)
         try:
-            return expression.evaluate(variables)
+            value, cost = expression.measured(self.base, ask=self.ask)
         except EvaluationError as e:
+            self._budget -= e.cost
+            if isinstance(e, CostExceeded):
+                self._budget = 0
             raise Fault(f"expression '{text}' resulted in error: {e}") from None
-        finally:
-            ASKING.reset(token)
+        self._budget -= cost
+        return value
 
-    def _variable(self, name: str, text: str) -> Any:
-        if name in self._found:
-            return self._found[name]
-        if name not in self._definitions:
-            raise Fault(f"compilation error: undefined field '{name}'")
-        if name not in self._faults:
-            try:
-                value = self._found[name] = self.evaluate(self._definitions[name])
-            except Fault as e:
-                self._faults[name] = str(e).partition("resulted in error: ")[2] or str(e)
-            else:
-                return value
-        why = f'composited variable "{name}" fails to evaluate: {self._faults[name]}'
-        raise Fault(f"expression '{text}' resulted in error: {why}")
+    def variable(self, name: str) -> Any:
+        """Raises EvaluationError."""
+        from berg.machinery.cel import EvaluationError
+
+        text = dict(self._definitions).get(name)
+        if text is None:
+            raise EvaluationError(f"no such key: {name}")
+        try:
+            return self.evaluate(text)
+        except Fault as e:
+            why = str(e).partition("resulted in error: ")[2] or str(e)
+            raise EvaluationError(f'composited variable "{name}" fails to evaluate: {why}') from None
+
+
+def _variables(scope: Scope) -> Any:
+    from berg.machinery.cel import EvaluationError
+    from berg.machinery.cel.values import Record
+
+    class Variables(Record):
+        __slots__ = ("_found",)
+
+        def __init__(self) -> None:
+            self._found: dict[str, Any] = {}
+
+        def has(self, name: str) -> bool:
+            return any(name == known for known, _ in scope._definitions)
+
+        def get(self, name: str) -> Any:
+            if name not in self._found:
+                try:
+                    self._found[name] = scope.variable(name)
+                except EvaluationError as e:
+                    self._found[name] = e
+            found = self._found[name]
+            if isinstance(found, EvaluationError):
+                raise found
+            return found
+
+    return Variables()
 
 
 def hold(conditions: Iterable[Obj], scope: Scope, *, ignore: bool) -> bool:

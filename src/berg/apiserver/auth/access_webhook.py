@@ -17,8 +17,9 @@ import orjson
 
 from berg.apiserver.auth import selectors
 from berg.apiserver.auth.authorization import NO_OPINION, AuthzAttributes, Decision, Verdict
-from berg.apiserver.cel import EvaluationError, compile_expression
 from berg.apiserver.http.remote import Backoff, Remote, RemoteError
+from berg.machinery.cel import EvaluationError
+from berg.machinery.cel.access import compile_over
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
 
@@ -48,7 +49,7 @@ class AccessWebhook:
         self._terms = terms
         self._clock = clock
         self._backoff = backoff or Backoff()
-        self._conditions = [compile_expression(text) for text in terms.conditions]
+        self._conditions = [compile_over("request", text) for text in terms.conditions]
         self._kept: dict[bytes, tuple[Verdict, float]] = {}
         self.results: Counter[str] = Counter()
         self.failed_open: Counter[str] = Counter()

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from berg.apiserver.auth.authentication import CREDENTIAL_ID, Unauthorized
-from berg.apiserver.cel import EvaluationError, compile_expression
 from berg.apiserver.http.message import User
+from berg.machinery.cel import EvaluationError
+from berg.machinery.cel.access import compile_over
 from berg.machinery.status import Obj
 
 _GO_TYPES: tuple[tuple[type, str], ...] = (
@@ -54,7 +55,7 @@ class Mapping:
                 why = f"value does not match. Got = {value}, want = {wanted}"
                 raise Unauthorized(f"oidc: required claim {claim} {why}")
         for rule in self._conditions:
-            _must_hold(rule, {"claims": claims}, "oidc: error evaluating claim validation expression")
+            _must_hold(rule, {"claims": _as_go(claims)}, "oidc: error evaluating claim validation expression")
         if self._user_conditions:
             known: Obj = {"username": name, "uid": user.uid, "groups": list(user.groups), "extra": user.extra}
             for rule in self._user_conditions:
@@ -65,7 +66,7 @@ class Mapping:
         expression = self._username.get("expression")
         if expression:
             what = "oidc: error evaluating username claim expression"
-            name = _evaluate(expression, {"claims": claims}, what)
+            name = _evaluate(expression, {"claims": _as_go(claims)}, what)
             if not isinstance(name, str):
                 raise Unauthorized(f"{what}: username claim expression must return a string")
             if not name:
@@ -94,7 +95,7 @@ class Mapping:
         if not expression:
             return []
         what = "oidc: error evaluating group claim expression"
-        return _strings(_evaluate(expression, {"claims": claims}, what), what)
+        return _strings(_evaluate(expression, {"claims": _as_go(claims)}, what), what)
 
     def _uid_of(self, claims: Obj) -> str:
         claim, expression = self._uid.get("claim"), self._uid.get("expression")
@@ -103,7 +104,7 @@ class Mapping:
         if not expression:
             return ""
         what = "oidc: error evaluating uid claim expression"
-        uid = _evaluate(expression, {"claims": claims}, what)
+        uid = _evaluate(expression, {"claims": _as_go(claims)}, what)
         if not isinstance(uid, str):
             raise Unauthorized(f"{what}: uid claim expression must return a string")
         return uid
@@ -115,17 +116,27 @@ class Mapping:
         for mapping in self._extra:
             expression = mapping["valueExpression"]
             what = f"oidc: error evaluating extra claim expression: {expression}"
-            values = _strings(_evaluate(expression, {"claims": claims}, what), what)
+            values = _strings(_evaluate(expression, {"claims": _as_go(claims)}, what), what)
             if values:
                 extra[mapping["key"]] = values
         return extra
 
 
 def _evaluate(text: str, variables: Obj, what: str) -> Any:
+    """`variables`: one, by its name."""
     try:
-        return compile_expression(text).evaluate(variables)
+        return compile_over(next(iter(variables)), text).evaluate(variables)
     except EvaluationError as e:
         raise Unauthorized(f"{what}: expression '{text}' resulted in error: {e}") from None
+
+
+def _as_go(value: Any) -> Any:
+    """Every number of a token is a double."""
+    if isinstance(value, dict):
+        return {k: _as_go(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_as_go(v) for v in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _must_hold(rule: Obj, variables: Obj, what: str) -> None:

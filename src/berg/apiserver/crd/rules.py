@@ -1,7 +1,8 @@
 """`x-kubernetes-validations`: CEL rules of a schema, asked at every value that their schema node describes.
 
 A rule that names `oldSelf` is asked only of updates, where there was a value before. A rule whose value has not
-changed is not asked again (ratcheting), unless it is about the change itself.
+changed is not asked again (ratcheting), unless it is about the change itself. All rules together have a budget: when
+it is spent, the object is refused, so that no rule and no object can hold up the server.
 
 Source: KEP-2876, k8s.io/apiextensions-apiserver pkg/apiserver/schema/cel.
 """
@@ -9,12 +10,18 @@ Source: KEP-2876, k8s.io/apiextensions-apiserver pkg/apiserver/schema/cel.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from berg.machinery import status
 from berg.machinery.status import FieldError, Obj
 
+if TYPE_CHECKING:
+    from berg.machinery.cel import Expression
+    from berg.machinery.cel.schema import Shape
+
 _MISSING = object()
+_LONGEST_MESSAGE = 5 * 1024
+_SPENT = "validation failed due to running out of cost budget, no further validation rules will be run"
 
 
 @dataclass(slots=True)
@@ -33,47 +40,79 @@ class _Node:
 
 @dataclass(slots=True)
 class _Rule:
-    expression: Any
+    expression: Expression
     message: str
-    message_expression: Any
+    message_expression: Expression | None
     reason: str
     field_path: str
     transition: bool
     optional_old: bool
+
+    @property
+    def shown(self) -> str:
+        return self.message or self.expression.text.strip()
+
+
+class _Spent(Exception):
+    """Nothing more may be asked."""
 
 
 class Rules:
     def __init__(self, root: _Node | None) -> None:
         self._root = root
 
-    def check(self, obj: Obj, old: Obj | None, *, only: str = "") -> list[FieldError]:
-        """`only`: the one property that was written (status)."""
-        errors: list[FieldError] = []
+    def __bool__(self) -> bool:
+        return self._root is not None
+
+    def check(self, obj: Any, old: Any, *, only: str = "", at: str = "") -> list[FieldError]:
+        """`only`: the one property that was written (status); `at`: where the object stands."""
         if self._root is None:
-            return errors
-        if only:
-            node = self._root.properties.get(only)
-            if node is not None and only in obj:
-                _walk(node, only, obj[only], (old or {}).get(only, _MISSING), errors)
-            return errors
-        _walk(self._root, "", obj, old if old is not None else _MISSING, errors)
-        return errors
+            return []
+        asking = _Asking()
+        try:
+            if only:
+                node = self._root.properties.get(only)
+                if node is not None and only in obj:
+                    asking.walk(node, only, obj[only], (old or {}).get(only, _MISSING))
+            else:
+                asking.walk(self._root, at, obj, old if old is not None else _MISSING)
+        except _Spent:
+            pass
+        return asking.errors
 
 
-def compile_rules(schema: Obj) -> Rules:
-    return Rules(_compile(schema))
+def compile_rules(schema: Obj, *, root: bool = True) -> Rules:
+    """`root`: the schema is of a whole object. Raises CompileError."""
+    if not _mentions_rules(schema):
+        return Rules(None)
+    from berg.machinery.cel.schema import shape_of
+
+    return Rules(_compile(schema, shape_of(schema, root=root)))
 
 
-def _compile(schema: Obj) -> _Node | None:
-    rules = [_rule(r) for r in schema.get("x-kubernetes-validations") or ()]
+def _mentions_rules(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    inner = [*(schema.get("properties") or {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    return bool(schema.get("x-kubernetes-validations")) or any(map(_mentions_rules, inner))
+
+
+def _compile(schema: Obj, shape: Shape | None) -> _Node | None:
+    """What has no shape has no rules: expressions cannot speak of it."""
+    if shape is None:
+        return None
+    from berg.machinery.cel.names import escape_name
+
+    rules = [_rule(r, shape) for r in schema.get("x-kubernetes-validations") or ()]
     properties = {}
     for name, inner in (schema.get("properties") or {}).items():
-        node = _compile(inner)
+        field_ = shape.fields.get(escape_name(name))
+        node = _compile(inner, field_[1]) if field_ is not None else None
         if node is not None:
             properties[name] = node
-    items = _compile(schema["items"]) if isinstance(schema.get("items"), dict) else None
+    items = _compile(schema["items"], shape.element) if isinstance(schema.get("items"), dict) else None
     more = schema.get("additionalProperties")
-    additional = _compile(more) if isinstance(more, dict) else None
+    additional = _compile(more, shape.element) if isinstance(more, dict) else None
     if not (rules or properties or items or additional):
         return None
     keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())
@@ -82,45 +121,139 @@ def _compile(schema: Obj) -> _Node | None:
     return _Node(schema.get("type", "object"), rules, properties, items, additional, keys, transitions)
 
 
-def _rule(rule: Obj) -> _Rule:
-    from berg.apiserver.cel import compile_expression
+def _rule(rule: Obj, shape: Shape) -> _Rule:
+    from berg.apiserver.crd.rule_compile import environment
 
-    expression = compile_expression(rule["rule"])
+    env = environment(shape, optional_old=bool(rule.get("optionalOldSelf")))
+    expression = env.compile(rule["rule"])
     message = rule.get("messageExpression")
     return _Rule(
         expression,
-        rule.get("message") or "",
-        compile_expression(message) if message else None,
+        (rule.get("message") or "").strip(),
+        env.compile(message) if message else None,
         rule.get("reason") or "",
         rule.get("fieldPath") or "",
-        "oldSelf" in expression.variables,
+        "oldSelf" in expression.names,
         bool(rule.get("optionalOldSelf")),
     )
 
 
-def _walk(node: _Node, path: str, value: Any, old: Any, errors: list[FieldError], same: bool = False) -> None:
-    """`same`: this lies in something that has not changed."""
-    if value is None:
-        return
-    same = same or value == old
-    if same and not node.transitions:
-        return
-    for rule in node.rules:
-        if rule.transition or not same:
-            _ask(rule, node, path, value, old, errors)
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            child = node.properties.get(name)
-            below = f"{path}.{name}" if path else name
-            if child is None and node.additional is not None:
-                child, below = node.additional, f"{path}[{name}]"
-            if child is not None:
-                before = old.get(name, _MISSING) if isinstance(old, dict) else _MISSING
-                _walk(child, below, inner, before, errors, same)
-    elif isinstance(value, list) and node.items is not None:
-        known = _by_keys(node, old)
-        for i, inner in enumerate(value):
-            _walk(node.items, f"{path}[{i}]", inner, known.get(_key(node, inner), _MISSING), errors, same)
+class _Asking:
+    def __init__(self) -> None:
+        from berg.machinery.cel.meter import PER_REQUEST
+
+        self.errors: list[FieldError] = []
+        self.budget = PER_REQUEST
+
+    def walk(self, node: _Node, path: str, value: Any, old: Any, same: bool = False) -> None:
+        """`same`: this lies in something that has not changed. Raises _Spent."""
+        if value is None:
+            return
+        same = same or value == old
+        if same and not node.transitions:
+            return
+        for rule in node.rules:
+            if rule.transition or not same:
+                self._ask(rule, node, path, value, old)
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                child = node.properties.get(name)
+                below = f"{path}.{name}" if path else name
+                if child is None and node.additional is not None:
+                    child, below = node.additional, f"{path}[{name}]"
+                if child is not None:
+                    before = old.get(name, _MISSING) if isinstance(old, dict) else _MISSING
+                    self.walk(child, below, inner, before, same)
+        elif isinstance(value, list) and node.items is not None:
+            known = _by_keys(node, old)
+            for i, inner in enumerate(value):
+                self.walk(node.items, f"{path}[{i}]", inner, known.get(_key(node, inner), _MISSING), same)
+
+    def _fault(self, path: str, node: _Node, why: str) -> None:
+        self.errors.append(status.invalid_value(path, node.type, why))
+
+    def _ask(self, rule: _Rule, node: _Node, path: str, value: Any, old: Any) -> None:
+        from berg.machinery.cel import CostExceeded, EvaluationError
+
+        variables = _variables(rule, value, old)
+        if variables is None:
+            return
+        shown = path or "<nil>"
+        if self.budget <= 0:
+            self._fault(shown, node, _SPENT)
+            raise _Spent
+        try:
+            good, cost = rule.expression.measured(variables)
+            self._spend(cost, shown, node)
+        except EvaluationError as e:
+            self._spend(e.cost, shown, node)
+            self._fault(shown, node, _why(e, rule))
+            if isinstance(e, CostExceeded):
+                raise _Spent from None
+            return
+        if good is True:
+            return
+        if rule.field_path:
+            shown = f"{path}{rule.field_path}" if path else rule.field_path.removeprefix(".")
+        message = self._message(rule, variables, shown, node)
+        told = status.OMITTED if isinstance(value, dict | list) else value
+        self.errors.append(_refusal(rule.reason, shown, told, message))
+
+    def _spend(self, cost: int, path: str, node: _Node) -> None:
+        if cost > self.budget:
+            self._fault(path, node, _SPENT)
+            raise _Spent
+        self.budget -= cost
+
+    def _message(self, rule: _Rule, variables: dict[str, Any], path: str, node: _Node) -> str:
+        from berg.machinery.cel import CostExceeded, EvaluationError
+
+        default = rule.message or f"failed rule: {rule.shown}"
+        if rule.message_expression is None:
+            return default
+        try:
+            text, cost = rule.message_expression.measured(variables)
+        except CostExceeded:
+            why = "no further validation rules will be run due to call cost exceeds limit for messageExpression: "
+            self._fault(path, node, f'{why}"{rule.message_expression.text}"')
+            raise _Spent from None
+        except EvaluationError as e:
+            self.budget -= e.cost
+            return default
+        if cost > self.budget:
+            why = "messageExpression evaluation failed due to running out of cost budget, no further validation rules "
+            self._fault(path, node, f"{why}will be run")
+            raise _Spent
+        self.budget -= cost
+        text = text.strip()
+        good = text and "\n" not in text and len(text.encode()) <= _LONGEST_MESSAGE
+        return str(text) if good else default
+
+
+def _variables(rule: _Rule, value: Any, old: Any) -> dict[str, Any] | None:
+    """None: the rule is about a change, and there was nothing before."""
+    variables: dict[str, Any] = {"self": value}
+    if rule.transition:
+        if rule.optional_old:
+            from berg.machinery.cel.values import NONE, Optional
+
+            variables["oldSelf"] = NONE if old is _MISSING or old is None else Optional(old)
+        elif old is _MISSING or old is None:
+            return None
+        else:
+            variables["oldSelf"] = old
+    return variables
+
+
+def _why(e: Exception, rule: _Rule) -> str:
+    text = str(e)
+    if text.startswith("no such overload"):
+        why = "call arguments did not match a supported operator, function or macro signature for rule"
+        return f"'{text}': {why}: {rule.shown}"
+    if text.startswith("operation cancelled"):
+        why = "no further validation rules will be run due to call cost exceeds limit for rule"
+        return f"'{text}': {why}: {rule.shown}"
+    return f"{text} evaluating rule: {rule.shown}"
 
 
 def _by_keys(node: _Node, old: Any) -> dict[Any, Any]:
@@ -134,51 +267,12 @@ def _key(node: _Node, value: Any) -> Any:
     return tuple(str(value.get(k)) for k in node.list_keys) if isinstance(value, dict) else None
 
 
-def _ask(rule: _Rule, node: _Node, path: str, value: Any, old: Any, errors: list[FieldError]) -> None:
-    from berg.apiserver.cel import EvaluationError
-
-    variables: dict[str, Any] = {"self": value}
-    if rule.transition:
-        if rule.optional_old:
-            import cel
-
-            variables["oldSelf"] = cel.OptionalValue.none() if old is _MISSING else cel.OptionalValue.of(old)
-        elif old is _MISSING:
-            return
-        else:
-            variables["oldSelf"] = old
-    shown = path or "<nil>"
-    try:
-        good = rule.expression.evaluate(variables)
-    except EvaluationError as e:
-        errors.append(status.invalid_value(shown, node.type, f"rule evaluation error: {e}: {rule.expression.text}"))
-        return
-    if good is True:
-        return
-    if rule.field_path:
-        shown = f"{path}{rule.field_path}" if path else rule.field_path.removeprefix(".")
-    errors.append(_fault(rule, shown, node.type, _message(rule, variables)))
-
-
-def _message(rule: _Rule, variables: dict[str, Any]) -> str:
-    from berg.apiserver.cel import EvaluationError
-
-    if rule.message_expression is not None:
-        try:
-            text = rule.message_expression.evaluate(variables)
-        except EvaluationError:
-            text = ""
-        if isinstance(text, str) and text.strip() and "\n" not in text:
-            return text.strip()
-    return rule.message.strip() or f"failed rule: {rule.expression.text}"
-
-
-def _fault(rule: _Rule, path: str, value: str, message: str) -> FieldError:
-    match rule.reason:
+def _refusal(reason: str, path: str, value: Any, message: str) -> FieldError:
+    match reason:
         case "FieldValueRequired":
             return status.required(path, message)
         case "FieldValueForbidden":
             return status.forbidden_field(path, message)
         case "FieldValueDuplicate":
-            return FieldError("FieldValueDuplicate", path, value, message)
+            return status.duplicate(path, value)
     return status.invalid_value(path, value, message)

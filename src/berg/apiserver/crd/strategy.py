@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from berg.apiserver.crd import columns, ratcheting, rules, values
+from berg.apiserver.crd import columns, embedding, ratcheting, rules, values
 from berg.apiserver.crd.columns import BadPath, compile_path
 from berg.apiserver.registry.strategy import Context, Strategy
 from berg.machinery import names, status
@@ -27,6 +27,8 @@ class Version:
     rules: rules.Rules
     status_check: values.Check
     scale: Obj | None
+    embeds: bool
+    """whether objects are embedded somewhere"""
 
     @property
     def schema(self) -> Obj:
@@ -44,7 +46,11 @@ class Version:
             rules.compile_rules(schema),
             values.compile_schema(state),
             (version.get("subresources") or {}).get("scale"),
+            embedding.embeds(schema),
         )
+
+    def embedded(self, obj: Obj) -> list[FieldError]:
+        return list(embedding.faults(obj, self.schema)) if self.embeds else []
 
 
 class CustomStrategy(Strategy):
@@ -98,33 +104,27 @@ class CustomStrategy(Strategy):
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         version = self._version(obj)
-        errors: list[FieldError] = []
+        errors = version.embedded(obj)
         version.check("", obj, errors)
         errors += _scale_faults(version.scale, obj)
-        if not errors:
-            errors += version.rules.check(obj, None)
-        return errors
+        return _with_rules(errors, version.rules, obj, None)
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         version = self._version(obj)
         errors: list[FieldError] = []
         version.check("", obj, errors)
-        errors = ratcheting.made_now(errors, obj, old, version.schema)
+        errors = version.embedded(obj) + ratcheting.made_now(errors, obj, old, version.schema)
         errors += _scale_faults(version.scale, obj)
-        if not errors:
-            errors += version.rules.check(obj, old)
-        return errors
+        return _with_rules(errors, version.rules, obj, old)
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         version = self._version(obj)
         errors: list[FieldError] = []
         if "status" in obj:
-            version.status_check("status", obj["status"], errors)
+            version.status_check("", obj["status"], errors)
             state = (version.schema.get("properties") or {}).get("status") or {}
-            errors = ratcheting.made_now(errors, obj["status"], old.get("status"), state, at="status")
-        if not errors:
-            errors += version.rules.check(obj, old, only="status")
-        return errors
+            errors = values.below("status", ratcheting.made_now(errors, obj["status"], old.get("status"), state))
+        return _with_rules(errors, version.rules, obj, old, only="status")
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         found = []
@@ -138,6 +138,32 @@ class CustomStrategy(Strategy):
                 "accidental conflicts with other finalizer writers"
             )
         return found
+
+
+_BLOCKING = frozenset(
+    (
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    )
+)
+
+
+def _with_rules(
+    errors: list[FieldError], rules_: rules.Rules, obj: Obj, old: Obj | None, *, only: str = ""
+) -> list[FieldError]:
+    """Rules are asked only of what is otherwise of the right types and sizes."""
+    if not rules_:
+        return errors
+    if any(e.type in _BLOCKING for e in errors):
+        why = (
+            "some validation rules were not checked because the object was invalid; correct the existing errors to "
+            "complete validation"
+        )
+        return [*errors, status.invalid_value(values.NOWHERE, None, why)]
+    return errors + rules_.check(obj, old, only=only)
 
 
 def _scale_faults(scale: Obj | None, obj: Obj) -> list[FieldError]:

@@ -12,12 +12,13 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlparse
 
 import orjson
 
-from berg.machinery import status
+from berg.machinery import regexp, status
 from berg.machinery.clock import parse_rfc3339
 from berg.machinery.status import FieldError, Obj
 
@@ -59,8 +60,22 @@ def _nothing(path: str, value: Any, errors: list[FieldError]) -> None:
     pass
 
 
+NOWHERE = "<nil>"
+
+
 def _shown(path: str) -> str:
-    return path or "<nil>"
+    return path or NOWHERE
+
+
+def below(path: str, errors: list[FieldError]) -> list[FieldError]:
+    """Faults of a value that was checked by itself, and stands at `path`."""
+    return [replace(e, field=_joined(path, e.field)) for e in errors]
+
+
+def _joined(path: str, field: str) -> str:
+    if field in ("", NOWHERE):
+        return path
+    return f"{path}{field}" if field.startswith("[") else f"{path}.{field}"
 
 
 # ---- types
@@ -99,7 +114,7 @@ def type_name(value: Any) -> str:
 
 def _type_check(types: tuple[str, ...], schema: Obj) -> Check:
     nullable = bool(schema.get("nullable"))
-    wanted = types[0] if len(types) == 1 else f"[{','.join(types)}]"
+    wanted = types[0] if len(types) == 1 else ",".join(types)
 
     def check(path: str, value: Any, errors: list[FieldError]) -> None:
         if value is None:
@@ -110,6 +125,9 @@ def _type_check(types: tuple[str, ...], schema: Obj) -> Check:
         found = type_name(value)
         text = f'{path} in body must be of type {wanted}: "{found}"'
         errors.append(status.type_invalid(_shown(path), found, text))
+        if wanted == "integer" and found == "number":
+            why = f"Checked value must be of type integer (default format) in {path}"
+            errors.append(status.invalid_value(NOWHERE, "", why))
 
     return check
 
@@ -168,7 +186,7 @@ def _integer_format(limit: int, name: str) -> Check:
     def check(path: str, value: Any, errors: list[FieldError]) -> None:
         if isinstance(value, int) and not isinstance(value, bool) and not -limit <= value < limit:
             text = f"Checked value must be of type integer with format {name} in {path}"
-            errors.append(status.invalid_value(_shown(path), value, text))
+            errors.append(status.invalid_value(NOWHERE, "", text))
 
     return check
 
@@ -176,7 +194,7 @@ def _integer_format(limit: int, name: str) -> Check:
 def _string_checks(schema: Obj) -> list[Check]:
     checks: list[Check] = []
     if (pattern := schema.get("pattern")) is not None:
-        regex = re.compile(go_regex(pattern))
+        regex = regexp.compile(pattern)
 
         def match(path: str, value: Any, errors: list[FieldError]) -> None:
             if isinstance(value, str) and regex.search(value) is None:
@@ -206,20 +224,10 @@ def _string_checks(schema: Obj) -> list[Check]:
         def formatted(path: str, value: Any, errors: list[FieldError]) -> None:
             if isinstance(value, str) and not known(value):
                 text = f'{path} in body must be of type {name}: "{value}"'
-                errors.append(status.invalid_value(_shown(path), value, text))
+                errors.append(status.type_invalid(_shown(path), value, text))
 
         checks.append(formatted)
     return checks
-
-
-def go_regex(pattern: str) -> str:
-    """RE2 as Python reads it: where the two differ in what people write."""
-    replaced = {"\\z": "\\Z", "[[:alpha:]]": "[A-Za-z]", "[[:digit:]]": "[0-9]", "[[:alnum:]]": "[0-9A-Za-z]"}
-    for theirs, ours in replaced.items():
-        pattern = pattern.replace(theirs, ours)
-    if pattern.endswith("$") and not pattern.endswith("\\$"):
-        pattern = pattern[:-1] + "\\Z"
-    return pattern
 
 
 def _parses(parse: Callable[[str], Any]) -> Callable[[str], bool]:
@@ -390,7 +398,8 @@ def _nearest(tried: list[list[FieldError]]) -> list[FieldError]:
 
 
 def _combined(path: str, text: str) -> FieldError:
-    return status.invalid_value(_shown(path), "", f'"{path}" {text}')
+    """Upstream gives these no path of their own."""
+    return status.invalid_value(NOWHERE, "", f'"{path}" {text}')
 
 
 def _all_of(checks: list[Check]) -> Check:

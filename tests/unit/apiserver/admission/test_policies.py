@@ -2,7 +2,6 @@ import pytest
 
 import berg.apiserver.kinds  # noqa: F401
 from berg.apiserver.admission.chain import AdmissionChain
-from berg.apiserver.admission.policy.literals import as_maps
 from berg.machinery.status import ApiError
 
 from .fakes import FakeApi, attributes, namespace, pod
@@ -139,25 +138,6 @@ async def test_matching(resources, wanted):
         await refused(plugins, a)
     else:
         await plugins.run_validating(a)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("Object{spec: Object.spec{replicas: 3}}", '{"spec": {"replicas": 3}}'),
-        (
-            "[JSONPatch{op: 'add', path: '/a', value: {'k': 1}}]",
-            "[{\"op\": 'add', \"path\": '/a', \"value\": {'k': 1}}]",
-        ),
-        (
-            'Object{?spec: optional.none(), metadata: Object.metadata{labels: {"a": "O{x: y}"}}}',
-            '{"?spec": optional.none(), "metadata": {"labels": {"a": "O{x: y}"}}}',
-        ),
-        ('"/l/" + jsonpatch.escapeKey("a/b")', '"/l/" + ("a/b").replace("~", "~0").replace("/", "~1")'),
-    ],
-)
-def test_object_initializers(text, shown):
-    assert as_maps(text) == shown
 
 
 def mutating(*mutations, **spec):

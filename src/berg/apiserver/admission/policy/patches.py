@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from berg.apiserver.admission.conditions import Fault, Scope
-from berg.apiserver.admission.policy.literals import as_maps, settled
 from berg.machinery.patch import json as json_patch
 from berg.machinery.patch import merging
 from berg.machinery.status import ApiError, Obj
@@ -23,8 +22,14 @@ def mutated(mutation: Obj, scope: Scope, obj: Obj, type_: TypeDef | None) -> Obj
     return _applied(mutation["applyConfiguration"]["expression"], scope, obj, type_)
 
 
+def _plain(value: Any) -> Any:
+    from berg.machinery.cel.values import plain
+
+    return plain(value)
+
+
 def _json_patched(text: str, scope: Scope, obj: Obj) -> Obj:
-    operations = settled(scope.evaluate(as_maps(text)))
+    operations = _plain(scope.evaluate(text, mutating=True))
     if not isinstance(operations, list):
         raise Fault("type mismatch: JSONPatchType.expression should evaluate to array")
     try:
@@ -37,7 +42,7 @@ def _json_patched(text: str, scope: Scope, obj: Obj) -> Obj:
 
 
 def _applied(text: str, scope: Scope, obj: Obj, type_: TypeDef | None) -> Obj:
-    config = settled(scope.evaluate(as_maps(text)))
+    config = _plain(scope.evaluate(text, mutating=True))
     if not isinstance(config, dict):
         raise Fault(f"unsupported return type from ApplyConfiguration expression: {type(config).__name__}")
     if type_ is None:

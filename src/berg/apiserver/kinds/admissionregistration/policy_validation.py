@@ -6,9 +6,10 @@ Source: kubernetes pkg/apis/admissionregistration/validation.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from berg.apiserver.kinds import checks
-from berg.apiserver.kinds.admissionregistration.expressions import expression, match_conditions
+from berg.apiserver.kinds.admissionregistration.expressions import compiler, expression, match_conditions
 from berg.apiserver.kinds.admissionregistration.rules import (
     FAILURE_POLICIES,
     MATCH_POLICIES,
@@ -19,6 +20,9 @@ from berg.apiserver.kinds.admissionregistration.rules import (
 from berg.apiserver.kinds.label_selectors import validate_selector
 from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, duplicate, forbidden_field, invalid_value, not_supported, required
+
+if TYPE_CHECKING:
+    from berg.machinery.cel.admission import Compiler
 
 _MUTATING_OPERATIONS = ("*", "CONNECT", "CREATE", "UPDATE")
 _ACTIONS = ("Audit", "Deny", "Warn")
@@ -46,9 +50,10 @@ def validate_policy(obj: Obj) -> list[FieldError]:
         if mutating:
             errors += _mutable_operations(constraints, "spec.matchConstraints")
     errors += match_conditions(spec.get("matchConditions") or [], "spec.matchConditions", params=True)
+    using = compiler(params=spec.get("paramKind") is not None)
     for i, variable in enumerate(spec.get("variables") or ()):
-        errors += _variable(variable, f"spec.variables[{i}]")
-    errors += _mutations(spec) if mutating else _validations(obj, spec)
+        errors += _variable(using, variable, f"spec.variables[{i}]")
+    errors += _mutations(using, spec) if mutating else _validations(using, obj, spec)
     return errors
 
 
@@ -102,23 +107,24 @@ def _match_resources(resources: Obj, at: str) -> Iterator[FieldError]:
             yield from rule_faults(rule, path)
 
 
-def _variable(variable: Obj, at: str) -> Iterator[FieldError]:
+def _variable(using: Compiler, variable: Obj, at: str) -> Iterator[FieldError]:
     name = variable.get("name") or ""
     if not name.strip():
         yield required(f"{at}.name", "name is not specified")
     elif not name.isidentifier():
         yield invalid_value(f"{at}.name", name, "must be a valid CEL identifier")
-    yield from expression(variable.get("expression") or "", f"{at}.expression", "expression is not specified")
+    text = variable.get("expression") or ""
+    yield from expression(using, text, f"{at}.expression", "expression is not specified", variable=name)
 
 
-def _validations(obj: Obj, spec: Obj) -> Iterator[FieldError]:
+def _validations(using: Compiler, obj: Obj, spec: Obj) -> Iterator[FieldError]:
     validations, annotations = spec.get("validations") or (), spec.get("auditAnnotations") or ()
     if not validations and not annotations:
         why = "validations or auditAnnotations must contain at least one item"
         yield required("spec.validations", why)
         yield required("spec.auditAnnotations", why)
     for i, validation in enumerate(validations):
-        yield from _validation(validation, f"spec.validations[{i}]")
+        yield from _validation(using, validation, f"spec.validations[{i}]")
     if len(annotations) > _MAX_ANNOTATIONS:
         why = f"must not have more than {_MAX_ANNOTATIONS} auditAnnotations"
         yield invalid_value("spec.auditAnnotations", annotations, why)
@@ -130,19 +136,21 @@ def _validations(obj: Obj, spec: Obj) -> Iterator[FieldError]:
         if len(text.strip().encode()) > _LONGEST_ANNOTATION:
             yield required(f"{at}.valueExpression", f"must not exceed {_LONGEST_ANNOTATION} bytes in length")
         else:
-            yield from expression(text, f"{at}.valueExpression", "valueExpression is not specified")
+            path = f"{at}.valueExpression"
+            yield from expression(using, text, path, "valueExpression is not specified", wanted="text_or_null")
         if key in seen:
             yield duplicate(f"{at}.key", key)
         seen.add(key)
 
 
-def _validation(validation: Obj, at: str) -> Iterator[FieldError]:
-    yield from expression(validation.get("expression") or "", f"{at}.expression", "expression is not specified")
+def _validation(using: Compiler, validation: Obj, at: str) -> Iterator[FieldError]:
+    text = validation.get("expression") or ""
+    yield from expression(using, text, f"{at}.expression", "expression is not specified", wanted="boolean")
     message, computed = validation.get("message") or "", validation.get("messageExpression") or ""
     if computed and not computed.strip():
         yield invalid_value(f"{at}.messageExpression", computed, "must be non-empty if specified")
     elif computed:
-        yield from expression(computed, f"{at}.messageExpression", "")
+        yield from expression(using, computed, f"{at}.messageExpression", "", wanted="text")
     if message and not message.strip():
         yield invalid_value(f"{at}.message", message, "must be non-empty if specified")
     elif any(c in message.strip() for c in "\n\r"):
@@ -151,9 +159,10 @@ def _validation(validation: Obj, at: str) -> Iterator[FieldError]:
 
 
 _PATCHES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
+_RESULTS = {"ApplyConfiguration": "object", "JSONPatch": "patch"}
 
 
-def _mutations(spec: Obj) -> Iterator[FieldError]:
+def _mutations(using: Compiler, spec: Obj) -> Iterator[FieldError]:
     mutations = spec.get("mutations") or ()
     if not mutations:
         yield required("spec.mutations", "mutations must contain at least one item")
@@ -173,7 +182,8 @@ def _mutations(spec: Obj) -> Iterator[FieldError]:
             elif body is None:
                 yield required(f"{at}.{key}", f"must be specified when patchType is {kind}")
             else:
-                yield from expression(body.get("expression") or "", f"{at}.{key}.expression", "", initializers=True)
+                text = body.get("expression") or ""
+                yield from expression(using, text, f"{at}.{key}.expression", "", wanted=_RESULTS[kind])
     if not spec.get("reinvocationPolicy"):
         yield required("spec.reinvocationPolicy")
     else:

@@ -125,7 +125,8 @@ def _selectors(selectors: list[Obj] | None, path: str) -> list[FieldError]:
 
 
 def _selector(selector: Obj, at: str) -> list[FieldError]:
-    from berg.apiserver.cel import CompileError, compile_expression
+    from berg.machinery.cel import CompileError
+    from berg.machinery.cel.devices import compile_selector
 
     cel = selector.get("cel")
     if cel is None:
@@ -134,9 +135,9 @@ def _selector(selector: Obj, at: str) -> list[FieldError]:
     if len(text.encode()) > _LONGEST_EXPRESSION:
         return [too_long(path, "", _LONGEST_EXPRESSION)]
     try:
-        compile_expression(text)
+        compile_selector(text)
     except CompileError as e:
-        return [invalid_value(path, text, f"compilation failed: {e}")]
+        return [invalid_value(path, text, str(e))]
     return []
 
 
