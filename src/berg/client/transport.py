@@ -1,25 +1,20 @@
 """One seam, several bodies: how a request reaches an API server.
 
-`HTTPTransport` speaks HTTP/1.1 over TLS with kept-alive connections; a test cluster puts an in-memory transport
-in its place. A transport knows nothing of Kubernetes: every HTTP status is an answer, and only a request that
+`HTTPTransport` speaks HTTP/1.1 over TLS with kept-alive connections (`http1`); a test cluster puts an in-memory
+transport in its place. A transport knows nothing of Kubernetes: every HTTP status is an answer, and only a request that
 got no answer raises (`ConnectionFailed`).
 """
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote, urlencode
+from typing import Protocol
+from urllib.parse import quote, urlencode, urlsplit
 
+from berg.client.http1 import Answer, Pool
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.status import ApiError
-
-if TYPE_CHECKING:
-    import aiohttp
-
-KEEP_ALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class ConnectionFailed(ApiError):
@@ -105,14 +100,28 @@ class HTTPTransport:
         bare: Callable[[], HTTPTransport] | None = None,
     ) -> None:
         self.server = server.rstrip("/")
-        self._tls = tls
+        url = urlsplit(self.server)
+        if url.scheme == "https" and tls is None:
+            tls = ssl.create_default_context()
+        self._tls = tls if url.scheme == "https" else None
+        self._prefix = url.path
         self._token: Token | None = (lambda t=token: t) if isinstance(token, str) else token
-        self._headers = dict(headers or {})
+        self._headers = {"Host": url.netloc.rpartition("@")[2], **(headers or {})}
         self._connect_timeout_s = connect_timeout_s
         self._server_hostname = server_hostname
         self._proxy = proxy
-        self._session: aiohttp.ClientSession | None = None
         self._bare = bare
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if proxy:
+            from berg.client.proxied import ProxiedPool
+
+            self._pool: Pool = ProxiedPool(
+                proxy, url.hostname or "", port, self._tls, name=server_hostname, connect_timeout_s=connect_timeout_s
+            )
+        else:
+            self._pool = Pool(
+                url.hostname or "", port, self._tls, name=server_hostname, connect_timeout_s=connect_timeout_s
+            )
 
     def without_credentials(self) -> HTTPTransport:
         """Another transport to the same server that says nothing of who asks."""
@@ -126,18 +135,6 @@ class HTTPTransport:
             proxy=self._proxy,
         )
 
-    def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls if self._tls is not None else True)
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
-            auto_decompress=True,
-            read_bufsize=1 << 18,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-
     async def request(
         self,
         method: str,
@@ -147,73 +144,51 @@ class HTTPTransport:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> TransportResponse:
-        import aiohttp
-        from yarl import URL
-
-        if self._session is None:
-            self._session = self._open()
-        url = self.server + quote(path, safe="/:~%")
+        target = self._prefix + quote(path, safe="/:~%")
         if query:
-            url += ("&" if "?" in url else "?") + urlencode(query)
+            target += ("&" if "?" in target else "?") + urlencode(query)
         send = {**self._headers, **(headers or {})}
         if self._token is not None and "Authorization" not in send and (token := self._token()):
             send["Authorization"] = f"Bearer {token}"
+        if body is not None or method in ("POST", "PUT", "PATCH"):
+            send["Content-Length"] = str(len(body or b""))
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in send.items())]
+        if any("\n" in line or "\r" in line for line in lines):
+            raise ValueError("a header can't have a line break")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         try:
-            answer = await self._session.request(
-                method,
-                URL(url, encoded=True),
-                headers=send,
-                data=body,
-                server_hostname=self._server_hostname,
-                proxy=self._proxy,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError, TimeoutError) as e:
+            answer = await self._pool.request(method, head + body if body else head)
+        except (OSError, TimeoutError) as e:
             raise ConnectionFailed(str(e) or type(e).__name__) from e
         return _HTTPResponse(answer)
 
     async def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        await self._pool.close()
 
 
 class _HTTPResponse:
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+    """`http1`'s answer, with this module's error."""
+
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.status = answer.status
         self.headers: Mapping[str, str] = answer.headers
 
     async def read(self) -> bytes:
-        import aiohttp
-
         try:
             return await self._answer.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as e:
+        except OSError as e:
             raise ConnectionFailed(str(e) or type(e).__name__) from e
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        import aiohttp
-
-        self._keep_alive()
+        chunks = self._answer.chunks()
         try:
-            async for chunk in self._answer.content.iter_any():
+            async for chunk in chunks:
                 yield chunk
-        except (aiohttp.ClientError, OSError, TimeoutError) as e:
+        except OSError as e:
             raise ConnectionFailed(str(e) or type(e).__name__) from e
         finally:
             self._answer.close()
 
     def close(self) -> None:
         self._answer.close()
-
-    def _keep_alive(self) -> None:
-        """A stream may be silent for long; whether the other side still lives, TCP asks every few seconds."""
-        connection = self._answer.connection
-        sock = connection.transport.get_extra_info("socket") if connection and connection.transport else None
-        if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, seconds in KEEP_ALIVE_S.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)

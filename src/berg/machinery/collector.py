@@ -22,5 +22,6 @@ def held() -> Iterator[None]:
 
 def settled() -> None:
     """For programs that have started: what is there now stays, and collections, from now on, need not look at it."""
+    gc.collect()
     gc.freeze()
     gc.enable()
