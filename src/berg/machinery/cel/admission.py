@@ -144,6 +144,9 @@ def environment(
     return Environment(variables, structs=_Structs() if mutating else None, mutating=mutating)
 
 
+_RUNTIME_NAMES = {"null": "null_type"}
+
+
 class Compiler:
     """Compiles a policy's expressions, one after the other; a variable that compiled is known to those after it."""
 
@@ -171,13 +174,18 @@ class Compiler:
     def compile(self, text: str, wanted: Sequence[Type] = (), *, mutating: bool = False) -> Expression:
         """`wanted`: the types it may evaluate to; none: any. Raises CompileError, whose text says all."""
         try:
-            compiled = self._environment(mutating).compile(text)
+            compiled = self.checked(text, mutating=mutating)
         except CompileError as e:
             raise CompileError(f"{e.stage}: {e}") from None
         if wanted and compiled.result not in wanted:
-            among = f"{wanted[0]}" if len(wanted) == 1 else f"one of [{' '.join(map(str, wanted))}]"
+            shown = [_RUNTIME_NAMES.get(t.name, str(t)) for t in wanted]
+            among = shown[0] if len(shown) == 1 else f"one of [{' '.join(shown)}]"
             raise CompileError(f"must evaluate to {among} but got {compiled.result}")
         return compiled
+
+    def checked(self, text: str, *, mutating: bool = False) -> Expression:
+        """Raises CompileError, whose text is cel-go's alone."""
+        return self._environment(mutating).compile(text)
 
     def variable(self, name: str, text: str) -> Expression:
         """Raises CompileError."""

@@ -50,7 +50,7 @@ def validate_policy(obj: Obj) -> list[FieldError]:
         if mutating:
             errors += _mutable_operations(constraints, "spec.matchConstraints")
     errors += match_conditions(spec.get("matchConditions") or [], "spec.matchConditions", params=True)
-    using = compiler(params=spec.get("paramKind") is not None)
+    using = compiler(params=spec.get("paramKind") is not None, composed=mutating or bool(spec.get("variables")))
     for i, variable in enumerate(spec.get("variables") or ()):
         errors += _variable(using, variable, f"spec.variables[{i}]")
     errors += _mutations(using, spec) if mutating else _validations(using, obj, spec)
