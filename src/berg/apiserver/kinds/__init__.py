@@ -52,6 +52,7 @@ ROOMS = (
     "scheduling.priority_class",
     "scheduling.workload",
     "storage.csi",
+    "storagemigration.storage_version_migration",
     "storage.storage_class",
     "storage.volume_attachment",
     "storage.volume_attributes_class",

@@ -1,4 +1,4 @@
-"""StorageVersions and StorageVersionMigrations: only tables.
+"""StorageVersions: only a table.
 
 Source: kubernetes pkg/printers.
 """
@@ -26,25 +26,3 @@ class StorageVersionStrategy(Strategy):
         Column("StorageVersions", _versions),
         cells.AGE,
     ]
-
-
-def _migrated(obj: Obj) -> str:
-    resource = (obj.get("spec") or {}).get("resource") or {}
-    name, group = resource.get("resource") or "", resource.get("group") or ""
-    return f"{name}.{group}" if group else name
-
-
-def _state(obj: Obj) -> str:
-    state = "Unknown"
-    for c in (obj.get("status") or {}).get("conditions") or ():
-        if c.get("status") == "True" and c.get("type") in ("Running", "Failed", "Succeeded"):
-            state = c["type"]
-    return state
-
-
-@strategy_for("storagemigration.k8s.io", "storageversionmigrations")
-class StorageVersionMigrationStrategy(Strategy):
-    namespaced = False
-    generation = False
-    allow_unconditional_update = False
-    columns = [Column("Name", cells.name), Column("Resource", _migrated), Column("Status", _state)]

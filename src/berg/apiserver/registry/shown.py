@@ -51,7 +51,9 @@ def errors_as_go(type_: TypeDef, errors: list[FieldError]) -> list[FieldError]:
 
 
 def _value(type_: TypeDef, error: FieldError) -> Any:
-    field = type_.at(*_INDEX.sub("", error.field).split("."))
+    path = _INDEX.sub("", error.field)
+    tried = (path, f"spec.{path}", path.replace("metadata.", "spec.", 1))  # some paths are told shorter than they are
+    field = next((f for p in tried if (f := type_.at(*p.split(".")))), None)
     if field is None or not field.name:
         return error.value
     if error.field.endswith("]") and field.item is not None:

@@ -67,7 +67,17 @@ class DaemonSetStrategy(WorkloadStrategy):
             generation += 1
         self._template_generation(obj, generation)
 
-    def _template_generation(self, obj: Obj, generation: int) -> None:
+    def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        known = (old["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION)
+        if known is not None:
+            self._template_generation(obj, known)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.apps.validation import validate_daemon_set_status
+
+        return validate_daemon_set_status(obj, old)
+
+    def _template_generation(self, obj: Obj, generation: int | str) -> None:
         obj["metadata"]["annotations"] = {
             **(obj["metadata"].get("annotations") or {}),
             TEMPLATE_GENERATION: str(generation),

@@ -38,7 +38,7 @@ class ReplicaSetStrategy(WorkloadStrategy):
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.apps.validation import validate_replica_counts
 
-        return validate_replica_counts(obj)
+        return validate_replica_counts(obj, old)
 
     field_labels = ("status.replicas",)
 

@@ -83,7 +83,7 @@ class StatefulSetStrategy(WorkloadStrategy):
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.apps.validation import validate_stateful_set_status
 
-        return validate_stateful_set_status(obj)
+        return validate_stateful_set_status(obj, old)
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         found = list(super().warnings(ctx, obj, old))

@@ -85,7 +85,14 @@ def _counts(spec: Obj, *keys: str) -> list[FieldError]:
     return [e for key in keys for e in checks.not_negative(f"spec.{key}", spec.get(key))]
 
 
-def validate_replica_counts(obj: Obj) -> list[FieldError]:
+def _collisions(status: Obj, old: Obj) -> list[FieldError]:
+    count = status.get("collisionCount") or 0
+    if count >= ((old.get("status") or {}).get("collisionCount") or 0):
+        return []
+    return [invalid_value("status.collisionCount", count, "cannot be decremented")]
+
+
+def validate_replica_counts(obj: Obj, old: Obj) -> list[FieldError]:
     """The status of a Deployment, ReplicaSet or ReplicationController."""
     status = obj.get("status") or {}
     errors: list[FieldError] = []
@@ -102,14 +109,15 @@ def validate_replica_counts(obj: Obj) -> list[FieldError]:
     ):
         errors += checks.not_negative(f"status.{key}", status.get(key))
     total = status.get("replicas") or 0
-    for key in ("updatedReplicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"):
+    own = "updatedReplicas" if obj["kind"] == "Deployment" else "fullyLabeledReplicas"
+    for key in (own, "readyReplicas", "availableReplicas"):
         if (status.get(key) or 0) > total:
             why = "cannot be greater than status.replicas"
             errors.append(invalid_value(f"status.{key}", status.get(key) or 0, why))
     if (status.get("availableReplicas") or 0) > (status.get("readyReplicas") or 0):
         why = "cannot be greater than readyReplicas"
         errors.append(invalid_value("status.availableReplicas", status.get("availableReplicas") or 0, why))
-    return errors
+    return errors + _collisions(status, old)
 
 
 def validate_deployment(obj: Obj) -> list[FieldError]:
@@ -197,6 +205,25 @@ def _rolling_daemon_set(rolling: Obj, path: str) -> list[FieldError]:
 
 def validate_daemon_set_update(obj: Obj, old: Obj) -> list[FieldError]:
     return immutable(obj, old, "spec.selector") + validate_daemon_set(obj)
+
+
+_SCHEDULED = (
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "observedGeneration",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+    "collisionCount",
+)
+
+
+def validate_daemon_set_status(obj: Obj, old: Obj) -> list[FieldError]:
+    status = obj.get("status") or {}
+    errors = [e for key in _SCHEDULED for e in checks.not_negative(f"status.{key}", status.get(key))]
+    return errors + _collisions(status, old)
 
 
 def validate_stateful_set(obj: Obj) -> list[FieldError]:
@@ -288,7 +315,7 @@ def validate_stateful_set_update(obj: Obj, old: Obj) -> list[FieldError]:
     return errors
 
 
-def validate_stateful_set_status(obj: Obj) -> list[FieldError]:
+def validate_stateful_set_status(obj: Obj, old: Obj) -> list[FieldError]:
     status = obj.get("status") or {}
     errors: list[FieldError] = []
     counted = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
@@ -301,4 +328,4 @@ def validate_stateful_set_status(obj: Obj) -> list[FieldError]:
     if (status.get("availableReplicas") or 0) > (status.get("readyReplicas") or 0):
         why = "cannot be greater than status.readyReplicas"
         errors.append(invalid_value("status.availableReplicas", status.get("availableReplicas") or 0, why))
-    return errors
+    return errors + _collisions(status, old)

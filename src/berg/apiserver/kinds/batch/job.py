@@ -131,6 +131,10 @@ class JobStrategy(WorkloadStrategy):
         if inherited and (labels := _template_labels(obj)):
             metadata["labels"] = dict(labels)
 
+    def canonicalize(self, obj: Obj) -> None:
+        if not obj["metadata"].get("labels") and (labels := _template_labels(obj)):
+            obj["metadata"]["labels"] = dict(labels)  # as reading it would
+
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.batch.validation import validate_job
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from berg.apiserver.kinds import checks
 from berg.apiserver.kinds.batch import indexes
 from berg.apiserver.kinds.cells import condition, has_condition
-from berg.machinery.status import FieldError, Obj, invalid_value, required
+from berg.machinery.status import OMITTED, FieldError, Obj, duplicate, invalid_value, required
 
 _CONDITIONS = "status.conditions"
 
@@ -24,6 +24,16 @@ def validate_job_status_update(obj: Obj, old: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     for key in ("active", "succeeded", "failed", "ready", "terminating"):
         errors += checks.not_negative(f"status.{key}", status.get(key))
+    uncounted = status.get("uncountedTerminatedPods") or {}
+    seen: set[str] = set()
+    for key in ("succeeded", "failed"):
+        for i, uid in enumerate(uncounted.get(key) or ()):
+            at = f"status.uncountedTerminatedPods.{key}[{i}]"
+            if not uid:
+                errors.append(invalid_value(at, uid, "must not be empty"))
+            elif uid in seen:
+                errors.append(duplicate(at, uid))
+            seen.add(uid)
     changed = {key for key in status.keys() | before.keys() if status.get(key) != before.get(key)}
 
     def turned(kind: str) -> bool:
@@ -34,28 +44,27 @@ def validate_job_status_update(obj: Obj, old: Obj) -> list[FieldError]:
 
     complete, failed = has_condition(obj, "Complete"), has_condition(obj, "Failed")
     target, criteria = has_condition(obj, "FailureTarget"), has_condition(obj, "SuccessCriteriaMet")
-    conditions = status.get("conditions")
     for one, other, wrong in (
         ("Complete", "Failed", complete and failed),
         ("Complete", "FailureTarget", complete and target),
     ):
         if wrong and (turned(one) or turned(other)):
-            refuse(_CONDITIONS, conditions, f"cannot set {one}=True and {other}=true conditions")
+            refuse(_CONDITIONS, OMITTED, f"cannot set {one}=True and {other}=true conditions")
     if failed and not target and (turned("Failed") or "failedIndexes" in changed):
         why = "cannot set Failed=True condition without the FailureTarget=true condition"
-        refuse(_CONDITIONS, conditions, why)
+        refuse(_CONDITIONS, OMITTED, why)
     if complete and not criteria and (turned("Complete") or turned("SuccessCriteriaMet")):
         why = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition"
-        refuse(_CONDITIONS, conditions, why)
+        refuse(_CONDITIONS, OMITTED, why)
     if criteria and failed:
-        refuse(_CONDITIONS, conditions, "cannot set SuccessCriteriaMet=True and Failed=true conditions")
+        refuse(_CONDITIONS, OMITTED, "cannot set SuccessCriteriaMet=True and Failed=true conditions")
     if criteria and target:
-        refuse(_CONDITIONS, conditions, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions")
+        refuse(_CONDITIONS, OMITTED, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions")
     for kind in ("Failed", "Complete", "FailureTarget"):
         if has_condition(old, kind) and not has_condition(obj, kind):
-            refuse(_CONDITIONS, conditions, f"cannot disable the terminal {kind}=True condition")
+            refuse(_CONDITIONS, OMITTED, f"cannot disable the terminal {kind}=True condition")
     if has_condition(old, "SuccessCriteriaMet") and not criteria:
-        refuse(_CONDITIONS, conditions, "cannot disable the SuccessCriteriaMet=True condition")
+        refuse(_CONDITIONS, OMITTED, "cannot disable the SuccessCriteriaMet=True condition")
     errors += _times(obj, old, changed, turned("Complete"))
     if _finished(obj):
         errors += _at_the_end(obj, changed, _finished(old) != _finished(obj), spec)

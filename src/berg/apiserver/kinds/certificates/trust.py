@@ -62,6 +62,33 @@ class PodCertificateRequestStrategy(Strategy):
         Column("UnverifiedUserAnnotations", lambda o: cells.labels(cells.at("spec.unverifiedUserAnnotations", {})(o))),
     ]
 
+    def default(self, obj: Obj) -> None:
+        spec = obj.get("spec")
+        if spec is not None and spec.get("maxExpirationSeconds") is None:
+            spec["maxExpirationSeconds"] = 24 * 3600
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        obj["status"] = {}
+
+    def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        fields = obj["metadata"].get("managedFields")
+        obj["metadata"] = {**old["metadata"], **({"managedFields": fields} if fields else {})}
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.certificates.pod_certificate import validate_request
+
+        return validate_request(obj)
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.certificates.pod_certificate import validate_request_update
+
+        return validate_request_update(obj, old)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.certificates.pod_certificate import validate_request_status
+
+        return validate_request_status(obj, old, ctx.clock)
+
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         spec = obj.get("spec") or {}
         return {f"spec.{k}": spec.get(k) or "" for k in ("signerName", "podName", "nodeName")}

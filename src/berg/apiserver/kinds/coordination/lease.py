@@ -5,8 +5,13 @@ Source: kubernetes pkg/registry/coordination, pkg/apis/coordination/validation.
 
 from __future__ import annotations
 
-from berg.apiserver.kinds import cells
+import re
+from collections.abc import Sequence
+
+from berg.apiserver.kinds import cells, checks
+from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, required
 
 
@@ -36,6 +41,15 @@ class LeaseStrategy(Strategy):
         return errors
 
 
+OLDEST = "OldestEmulationVersion"
+_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    found = _VERSION.fullmatch(version)
+    return tuple(int(found[i]) for i in (1, 2, 3)) if found else (0, 0, 0)
+
+
 @strategy_for("coordination.k8s.io", "leasecandidates")
 class LeaseCandidateStrategy(Strategy):
     has_status = False
@@ -53,7 +67,32 @@ class LeaseCandidateStrategy(Strategy):
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         spec = obj.get("spec") or {}
-        return [required(f"spec.{k}") for k in ("leaseName", "binaryVersion", "strategy") if not spec.get(k)]
+        binary, emulated = spec.get("binaryVersion") or "", spec.get("emulationVersion") or ""
+        errors = [] if spec.get("leaseName") else [required("spec.leaseName")]
+        for key, text in (("emulationVersion", emulated), ("binaryVersion", binary)):
+            if text and not _VERSION.fullmatch(text):
+                errors.append(invalid_value(f"spec.{key}", text, "must be a valid semantic version"))
+            elif not text and key == "binaryVersion":
+                errors.append(required("spec.binaryVersion"))
+        if binary and emulated and _parts(binary) < _parts(emulated):
+            why = "must be greater than or equal to `emulationVersion`"
+            errors.append(invalid_value("spec.binaryVersion", binary, why))
+        strategy = spec.get("strategy") or ""
+        if not strategy:
+            return [*errors, required("spec.strategy")]
+        if strategy == OLDEST and not any(_parts(emulated)):
+            why = "must be specified when `strategy` is 'OldestEmulationVersion'"
+            errors.append(required("spec.emulationVersion", why))
+        at = "spec.strategy.strategy"
+        if "/" in strategy:
+            return errors + checks.named(at, strategy, names.qualified_name)
+        return errors + checks.one_of(at, strategy, [OLDEST])
+
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return self.validate(ctx, obj) + immutable(obj, old, "spec.leaseName")
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        return names.config_map_key(name)
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"spec.leaseName": (obj.get("spec") or {}).get("leaseName") or ""}

@@ -56,7 +56,7 @@ class ConfigMapStrategy(Strategy):
             errors += [invalid_value(f"binaryData[{key}]", key, text) for text in names.config_map_key(key)]
             size += decoded_size(value or "")
         if size > MAX_BYTES:
-            errors.append(too_long("", "", MAX_BYTES))
+            errors.append(too_long("[]", "", MAX_BYTES))
         return errors
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:

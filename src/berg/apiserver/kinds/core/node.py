@@ -5,7 +5,7 @@ Source: kubernetes pkg/registry/core/node/strategy.go, pkg/apis/core/validation 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from berg.apiserver.kinds import cells
 from berg.apiserver.kinds.core.pod_spec.resources import canonical_list
@@ -103,6 +103,19 @@ class NodeStrategy(Strategy):
             info = status["nodeInfo"] = {}
         for key in _INFO:
             info.setdefault(key, "")
+
+    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        if not (old.get("spec") or {}).get("configSource"):
+            obj["spec"].pop("configSource", None)
+
+    def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        if not (old.get("status") or {}).get("config") and obj.get("status"):
+            obj["status"].pop("config", None)
+
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        from berg.apiserver.kinds.core.node_validation import node_warnings
+
+        return node_warnings(obj)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.node_validation import validate_node

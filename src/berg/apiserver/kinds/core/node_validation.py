@@ -48,6 +48,18 @@ def validate_node_update(obj: Obj, old: Obj) -> list[FieldError]:
     return errors
 
 
+def node_warnings(obj: Obj) -> list[str]:
+    spec = obj.get("spec") or {}
+    found: list[str] = []
+    if spec.get("configSource") is not None:
+        found.append("spec.configSource: the feature is removed")
+    if spec.get("externalID"):
+        found.append("spec.externalID: this field is deprecated, and is unused by Kubernetes")
+    for i, cidr in enumerate(spec.get("podCIDRs") or ()):
+        found += addresses.cidr_warnings(f"spec.podCIDRs[{i}]", cidr)
+    return found
+
+
 def validate_taints(taints: Collection[Obj], path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     seen: set[tuple[str, str]] = set()

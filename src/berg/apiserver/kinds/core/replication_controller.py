@@ -42,5 +42,10 @@ class ReplicationControllerStrategy(WorkloadStrategy):
 
         return validate_replication_controller(obj)
 
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.apps.validation import validate_replica_counts
+
+        return validate_replica_counts(obj, old)
+
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"status.replicas": str((obj.get("status") or {}).get("replicas") or 0)}

@@ -89,10 +89,15 @@ class ServiceStrategy(Strategy):
 
         return validate_service_update(obj, old)
 
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.core.service_validation import validate_service_status
+
+        return validate_service_status(obj, old)
+
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         from berg.apiserver.kinds.core.service_validation import service_warnings
 
-        return service_warnings(obj, old)
+        return [] if ctx.subresource == "status" else service_warnings(obj, old)
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         spec = _spec(obj)

@@ -282,6 +282,32 @@ def validate_service_update(obj: Obj, old: Obj) -> list[FieldError]:
     return errors + validate_service(obj, old)
 
 
+def validate_service_status(obj: Obj, old: Obj) -> list[FieldError]:
+    at = "status.loadBalancer.ingress"
+    given = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    if given and (obj.get("spec") or {}).get("type") != "LoadBalancer":
+        return [forbidden_field(at, "may only be used when `spec.type` is 'LoadBalancer'")]
+    before = ((old.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    known = [i["ip"] for i in before if i.get("ip")]
+    errors: list[FieldError] = []
+    for i, ingress in enumerate(given):
+        ip, mode, host = ingress.get("ip"), ingress.get("ipMode"), ingress.get("hostname")
+        if ip:
+            errors += addresses.legacy_ip(f"{at}[{i}].ip", ip, known)
+        if mode is None:
+            errors += [required(f"{at}[{i}].ipMode", "must be specified when `ip` is set")] if ip else []
+        elif not ip:
+            errors.append(forbidden_field(f"{at}[{i}].ipMode", "may not be specified when `ip` is not set"))
+        else:
+            errors += checks.one_of(f"{at}[{i}].ipMode", mode, ["Proxy", "VIP"], empty=None)
+        if host:
+            errors += checks.named(f"{at}[{i}].hostname", host)
+            if addresses.parse_ip(host) is not None:
+                why = "must be a DNS name, not an IP address"
+                errors.append(invalid_value(f"{at}[{i}].hostname", host, why))
+    return errors
+
+
 def _kept_addresses(spec: Obj, before: Obj) -> list[FieldError]:
     """The primary address never changes; a second one may be added, and dropped on purpose."""
     errors: list[FieldError] = []

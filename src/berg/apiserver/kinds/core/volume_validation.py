@@ -136,10 +136,8 @@ def _positive(path: str, value: Any, *, once: bool = False) -> list[FieldError]:
     amount = quantity.of(value)
     if amount.nano > 0:
         return []
-    errors = [invalid_value(path, str(amount), "must be greater than zero")]
-    if amount.nano < 0 and not once:
-        errors.insert(0, invalid_value(path, amount.value(), "must be a valid resource quantity"))
-    return errors
+    errors = [] if once else _valid_amount(path, value)
+    return [*errors, invalid_value(path, str(amount), "must be greater than zero")]
 
 
 def _source(spec: Obj, path: str, name: str) -> list[FieldError]:
@@ -171,7 +169,8 @@ def validate_persistent_volume_update(obj: Obj, old: Obj) -> list[FieldError]:
     if spec.get("volumeMode") != before.get("volumeMode"):
         errors.append(invalid_value("volumeMode", spec.get("volumeMode"), MESSAGE))
     if before.get("nodeAffinity") and not same(spec.get("nodeAffinity"), before["nodeAffinity"]):
-        errors.append(invalid_value("nodeAffinity", spec.get("nodeAffinity"), MESSAGE))
+        why = "field is immutable, except for updating from beta label to GA"
+        errors.append(invalid_value("nodeAffinity", spec.get("nodeAffinity"), why))
     return errors
 
 
@@ -310,10 +309,28 @@ def validate_claim_status_update(obj: Obj, old: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     if not (obj.get("spec") or {}).get("accessModes"):
         errors.append(required("Spec.accessModes"))
-    for key in ("capacity", "allocatedResources"):
-        for name, value in (status.get(key) or {}).items():
-            errors += checks.amount(f"status.{key}[{name}]", name, value)
+    for name, value in (status.get("capacity") or {}).items():
+        errors += _valid_amount(f"status.capacity[{name}]", value)
     for name, state in (status.get("allocatedResourceStatuses") or {}).items():
+        errors += _resizable("status.allocatedResourceStatuses", name)
         if state not in _RESIZE:
-            errors.append(not_supported("status.allocatedResourceStatuses", name, sorted(_RESIZE)))
+            errors.append(not_supported("status.allocatedResourceStatuses", name, _RESIZE))
+    for name, value in (status.get("allocatedResources") or {}).items():
+        at = f"status.allocatedResources[{name}]"
+        errors += (
+            _resizable("status.allocatedResources", name)
+            or _valid_amount(at, value)
+            or checks.amount(at, "storage", value)
+        )
     return errors
+
+
+def _resizable(path: str, name: str) -> list[FieldError]:
+    if faults := checks.named(path, name, names.qualified_name):
+        return faults
+    return [not_supported(path, name, ["storage"])] if checks.is_native(name) and name != "storage" else []
+
+
+def _valid_amount(path: str, value: Any) -> list[FieldError]:
+    amount = quantity.of(value)
+    return [invalid_value(path, amount.value(), "must be a valid resource quantity")] if amount.nano < 0 else []

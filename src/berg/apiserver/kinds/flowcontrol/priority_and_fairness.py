@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
-from berg.machinery.status import FieldError, Obj
+from berg.machinery.status import FieldError, Obj, duplicate, required
 
 GROUP = "flowcontrol.apiserver.k8s.io"
 _QUEUING = (("queues", 64), ("handSize", 8), ("queueLengthLimit", 50))
@@ -44,6 +44,22 @@ class FlowSchemaStrategy(Strategy):
         from berg.apiserver.kinds.flowcontrol.validation import validate_flow_schema
 
         return validate_flow_schema(obj)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return _conditions(obj)
+
+
+def _conditions(obj: Obj) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    for i, condition in enumerate((obj.get("status") or {}).get("conditions") or ()):
+        at, kind = f"status.conditions[{i}].type", condition.get("type") or ""
+        if kind in seen:
+            errors.append(duplicate(at, kind))
+        seen.add(kind)
+        if not kind:
+            errors.append(required(at))
+    return errors
 
 
 def _limited(path: str) -> Callable[[Obj], object]:
@@ -83,3 +99,6 @@ class PriorityLevelConfigurationStrategy(Strategy):
         from berg.apiserver.kinds.flowcontrol.validation import validate_priority_level
 
         return validate_priority_level(obj)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return _conditions(obj)

@@ -123,9 +123,8 @@ def source_defaults(source: str, body: Obj) -> None:
         _downward_items(body)
     elif source == "projected":
         for projection in body.get("sources") or ():
-            if token := projection.get("serviceAccountToken"):
-                if token.get("expirationSeconds") is None:
-                    token["expirationSeconds"] = 3600
+            if (token := projection.get("serviceAccountToken")) and token.get("expirationSeconds") is None:
+                token["expirationSeconds"] = 3600
             if downward := projection.get("downwardAPI"):
                 _downward_items(downward)
     elif source == "ephemeral":
