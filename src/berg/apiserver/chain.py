@@ -43,6 +43,7 @@ class Chain:
         self.paths = paths
         self.aggregator: Any = None
         self.audit: Any = None
+        self.constrained_impersonation = True
         self._last_id = uuid.uuid4().int
         self.flow_control: Any = None
         self.metrics: Any = None
@@ -96,7 +97,8 @@ class Chain:
             if header.startswith("impersonate-"):
                 from berg.apiserver.auth import impersonation
 
-                request.user = await impersonation.impersonate(request, self.authorizer)
+                constrained = self.constrained_impersonation
+                request.user = await impersonation.impersonate(request, self.authorizer, constrained=constrained)
                 break
         if self.flow_control is not None:
             return await self.flow_control.around(request, self._authorized)

@@ -17,6 +17,7 @@ from berg.apiserver.aggregation.local import LocalServices
 from berg.apiserver.auth import escalation
 from berg.apiserver.auth.authorizers import Authorizers
 from berg.apiserver.auth.escalation import EscalationCheck
+from berg.apiserver.auth.legacy_tokens import note_use
 from berg.apiserver.auth.methods import Methods
 from berg.apiserver.auth.rbac import GROUP, RBACAuthorizer
 from berg.apiserver.auth.reviews import Reviews
@@ -206,6 +207,7 @@ class APIServer:
         self.paths.prefixes["/openapi/"] = self.openapi.handle
         self.methods = Methods(config, self._lookup, self.spawn, services.instance)
         self.authentication, services.tokens = self.methods.authentication, self.methods.tokens
+        services.tokens.used = partial(note_use, services)
         chain: type[Chain] = Chain
         if services.tracing is not None:
             from berg.apiserver.tracing import TracedAdmission, TracedChain
@@ -218,6 +220,7 @@ class APIServer:
             resources=self.resources,
             paths=self.paths.handle,
         )
+        self.chain.constrained_impersonation = config.feature_gates.get("ConstrainedImpersonation", True)
         self.metrics = self.chain.metrics = Metrics()
         self.metrics.gauges.update(self.methods.gauges() | self.authorizers.gauges())
         if self._encryption_reloads is not None:

@@ -92,7 +92,7 @@ async def test_impersonation_must_be_allowed(served: Served) -> None:
     assert code == 201
     assert who["status"]["userInfo"] == {"username": "eve", "groups": ["g1", "g2", "system:authenticated"]}
     code, refused = await served.ask("GET", "/version", user=JOE, impersonate_user="eve")
-    assert code == 403 and 'cannot impersonate resource "users"' in refused["message"]
+    assert code == 403 and 'cannot impersonate-on:user-info:get path "/version"' in refused["message"]
 
 
 async def test_reviews(served: Served) -> None:
@@ -120,7 +120,7 @@ async def test_service_account_tokens_die_with_what_they_are_bound_to(served: Se
     _, answer = await served.ask("POST", path, review)
     assert answer["status"]["user"]["username"] == "system:serviceaccount:default:a"
     assert (await served.ask("GET", "/version", user=None, authorization=f"Bearer {token}"))[0] == 200
-    await served.clock.advance(601)
+    await served.clock.advance(661)  # a minute is left to clocks that differ
     assert (await served.ask("GET", "/version", user=None, authorization=f"Bearer {token}"))[0] == 401
     _, given = await served.ask("POST", f"{accounts}/a/token", {"spec": {}})
     await served.ask("DELETE", f"{accounts}/a")

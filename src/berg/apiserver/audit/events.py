@@ -30,6 +30,7 @@ _ORDER = (
     "verb",
     "user",
     "impersonatedUser",
+    "authenticationMetadata",
     "sourceIPs",
     "userAgent",
     "objectRef",

@@ -129,6 +129,9 @@ class Recorder:
         """What is known only after the request has come through the chain."""
         if request.attributes.get("impersonator") is not None and request.user is not None:
             event["impersonatedUser"] = events.shown(request.user)
+            constraint = request.attributes.get("impersonation_constraint")
+            if constraint:
+                event["authenticationMetadata"] = {"impersonationConstraint": constraint}
         annotations = request.attributes.get("audit_annotations")
         if annotations:
             event["annotations"] = dict(annotations)

@@ -121,7 +121,7 @@ class Bearer:
         if header is not None:
             scheme, _, rest = header.partition(" ")
             token = rest.strip() if scheme.lower() == "bearer" else ""
-        elif "sec-websocket-protocol" in request.headers:
+        elif "sec-websocket-protocol" in request.headers and request.headers.get("upgrade", "").lower() == "websocket":
             token = self._from_protocols(request)
         if not token:
             return None
@@ -149,7 +149,7 @@ class Bearer:
                 return found
             return self._wait(token, audiences, found, methods, wrong)
         if wrong:
-            raise Unauthorized(wrong[0] if len(wrong) == 1 else f"[{', '.join(dict.fromkeys(wrong))}]")
+            raise Unauthorized(wrong[0] if len(wrong) == 1 else ", ".join(dict.fromkeys(wrong)))
         return None
 
     async def _wait(

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from berg.apiserver.auth import configuration_file
+from berg.apiserver.auth import configuration_file, extra_keys
 from berg.apiserver.auth.configuration_file import BadConfiguration
 from berg.apiserver.auth.expressions import compile_fault
 from berg.apiserver.auth.oidc import ALGORITHMS
 from berg.apiserver.config import Config
-from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, duplicate, invalid_value, required, too_many
 
 MAX_AUTHENTICATORS = 64
@@ -234,7 +233,7 @@ def _claim_rules(rules: list[Obj], path: str) -> Iterable[FieldError]:
                 yield duplicate(f"{at}.expression", expression)
                 continue
             expressions.add(expression)
-            yield from compile_fault(expression, "claims", f"{at}.expression")
+            yield from compile_fault(expression, "claims", f"{at}.expression", condition=True)
         else:
             yield required(at, "claim or expression is required")
 
@@ -248,7 +247,7 @@ def _mappings(mappings: Obj, path: str, rules: list[Obj]) -> Iterable[FieldError
     if uid.get("claim") and uid.get("expression"):
         yield invalid_value(f"{path}.uid", "", _EXCLUSIVE)
     elif uid.get("expression"):
-        yield from compile_fault(uid["expression"], "claims", f"{path}.uid.expression")
+        yield from compile_fault(uid["expression"], "claims", f"{path}.uid.expression", condition=False)
     extra = mappings.get("extra") or []
     yield from _extra(extra, f"{path}.extra")
     expression = username.get("expression") or ""
@@ -264,7 +263,7 @@ def _claim_or_expression(mapping: Obj, path: str, *, needed: bool) -> Iterable[F
     elif expression:
         if prefix is not None:
             yield invalid_value(f"{path}.prefix", prefix, _OMITTED)
-        yield from compile_fault(expression, "claims", f"{path}.expression")
+        yield from compile_fault(expression, "claims", f"{path}.expression", condition=False)
     elif claim:
         if prefix is None:
             why = "prefix is required when claim is set. It can be set to an empty string to disable prefixing"
@@ -286,22 +285,12 @@ def _extra(mappings: list[Obj], path: str) -> Iterable[FieldError]:
         if not expression:
             yield required(f"{at}.valueExpression")
             continue
-        yield from compile_fault(expression, "claims", f"{at}.valueExpression")
+        yield from compile_fault(expression, "claims", f"{at}.valueExpression", condition=False)
 
 
 def _extra_key(key: str, path: str) -> Iterable[FieldError]:
-    domain, slash, rest = key.partition("/")
-    if not key:
-        yield required(path)
-    elif not slash or not domain or not rest:
-        why = 'must be a domain-prefixed path (such as "acme.io/foo")'
-        yield invalid_value(path, key, why)
-    else:
-        for fault in names.dns1123_subdomain(domain):
-            yield invalid_value(path, domain, fault)
-        if not re.fullmatch(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", rest):
-            why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')"
-            yield invalid_value(path, rest, why)
+    yield from extra_keys.faults(key, path)
+    domain, slash, _ = key.partition("/")
     if key != key.lower():
         yield invalid_value(path, key, "must be lowercase")
     if slash and any(domain == d or domain.endswith(f".{d}") for d in ("k8s.io", "kubernetes.io")):
@@ -319,4 +308,4 @@ def _user_rules(rules: list[Obj], path: str) -> Iterable[FieldError]:
             yield duplicate(at, expression)
         else:
             seen.add(expression)
-            yield from compile_fault(expression, "user", at)
+            yield from compile_fault(expression, "user", at, condition=True)

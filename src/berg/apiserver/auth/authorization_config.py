@@ -232,4 +232,4 @@ def _conditions(conditions: list[Obj], path: str) -> Iterable[FieldError]:
             from berg.apiserver.auth.expressions import compile_fault
 
             seen.add(expression)
-            yield from compile_fault(expression, "request", at)
+            yield from compile_fault(expression, "request", at, condition=True)

@@ -70,12 +70,12 @@ class Reviews:
 
     async def _subject_access(self, request: Request, obj: Obj) -> None:
         spec = obj.get("spec") or {}
-        self._refuse("SubjectAccessReview", _validate(spec, subject=True))
+        self._refuse([*_validate(spec, subject=True), *_metadata(obj)])
         await self._decide(obj, _subject(spec))
 
     async def _local_subject_access(self, request: Request, obj: Obj) -> None:
         spec, info = obj.get("spec") or {}, request.info
-        errors = _validate(spec, subject=True)
+        errors = [*_validate(spec, subject=True), *_metadata(obj, "namespace")]
         decoding.match_namespace(obj, info.namespace)
         asked = spec.get("resourceAttributes") or {}
         if asked and asked.get("namespace", "") != info.namespace:
@@ -83,12 +83,14 @@ class Reviews:
             errors.append(status.invalid_value(path, asked.get("namespace", ""), "must match metadata.namespace"))
         if spec.get("nonResourceAttributes"):
             why = "disallowed on this kind of request"
-            errors.append(status.invalid_value("spec.nonResourceAttributes", spec["nonResourceAttributes"], why))
-        self._refuse("LocalSubjectAccessReview", errors)
+            errors.append(
+                status.invalid_value("spec.nonResourceAttributes", _internal(spec["nonResourceAttributes"]), why)
+            )
+        self._refuse(errors)
         await self._decide(obj, _subject(spec))
 
     async def _self_subject_access(self, request: Request, obj: Obj) -> None:
-        self._refuse("SelfSubjectAccessReview", _validate(obj.get("spec") or {}, subject=False))
+        self._refuse([*_validate(obj.get("spec") or {}, subject=False), *_metadata(obj)])
         await self._decide(obj, _user(request))
 
     async def _decide(self, obj: Obj, user: User) -> None:
@@ -105,15 +107,16 @@ class Reviews:
             answer["evaluationError"] = "; ".join(faults)
         obj["status"] = answer
 
-    def _refuse(self, kind: str, errors: list[FieldError]) -> None:
+    def _refuse(self, errors: list[FieldError]) -> None:
         if errors:
-            raise status.invalid(AUTHORIZATION, kind, "", errors)
+            raise status.invalid(AUTHORIZATION, "", "", errors)
 
     async def _self_subject_rules(self, request: Request, obj: Obj) -> None:
         namespace = (obj.get("spec") or {}).get("namespace") or ""
         if not namespace:
             raise status.bad_request("no namespace on request")
         found = rules.of(self._union, _user(request), namespace)
+        obj["spec"] = {}
         obj["status"] = {
             "resourceRules": found.resources,
             "nonResourceRules": found.paths,
@@ -132,13 +135,13 @@ class Reviews:
         spec = obj.get("spec") or {}
         if not spec.get("token"):
             raise status.bad_request("token is required for TokenReview in authentication")
-        answer: Obj = {}
+        answer: Obj = {"user": {}}
         try:
             asked = self._bearer.authenticate_token(spec["token"], spec.get("audiences") or ())
             found = asked if asked is None or isinstance(asked, tuple) else await asked
         except Unauthorized as e:
             found = None
-            answer["error"] = str(e)
+            answer["error"] = f"[invalid bearer token, {e}]"
         if found is None:
             answer.setdefault("error", "invalid bearer token")
         else:
@@ -196,12 +199,26 @@ def _attributes(spec: Obj, user: User) -> tuple[AuthzAttributes, list[tuple[str,
     return asked, [(name, how) for name, how in ignored if how]
 
 
+def _metadata(obj: Obj, *kept: str) -> list[FieldError]:
+    """A review has no metadata; `kept`: but for these."""
+    given = {k: v for k, v in (obj.get("metadata") or {}).items() if v and k not in ("managedFields", *kept)}
+    if not given:
+        return []
+    shown = {k: v for k, v in obj["metadata"].items() if v and k != "managedFields"}
+    return [status.invalid_value("metadata", shown, "must be empty" + (f" except for {kept[0]}" if kept else ""))]
+
+
+def _internal(path: Obj) -> Obj:
+    """As upstream's internal type is shown."""
+    return {"Path": path.get("path", ""), "Verb": path.get("verb", "")}
+
+
 def _validate(spec: Obj, *, subject: bool) -> list[FieldError]:
     errors = []
     resource, other = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     if resource is not None and other is not None:
         why = "cannot be specified in combination with resourceAttributes"
-        errors.append(status.invalid_value("spec.nonResourceAttributes", other, why))
+        errors.append(status.invalid_value("spec.nonResourceAttributes", _internal(other), why))
     if resource is None and other is None:
         errors.append(status.invalid_value("spec.resourceAttributes", None, _ONE_OF))
     if subject and not spec.get("user") and not spec.get("groups"):

@@ -94,15 +94,14 @@ def validate(attributes: Obj, path: str) -> Iterable[FieldError]:
 
 
 def _requirement(requirement: Obj, path: str, *, labels: bool) -> Iterable[FieldError]:
-    operator, values = requirement.get("operator"), requirement.get("values") or []
+    operator, values, key = requirement.get("operator"), requirement.get("values") or [], requirement.get("key") or ""
+    if not labels and not key:
+        yield required(f"{path}.key", "must be specified")
     if operator in ("In", "NotIn") and not values:
         yield required(f"{path}.values", "must be specified when `operator` is 'In' or 'NotIn'")
     if operator in ("Exists", "DoesNotExist") and values:
         yield forbidden_field(f"{path}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
-    key = requirement.get("key") or ""
     if not labels:
-        if not key:
-            yield required(f"{path}.key", "must be specified")
         return
     for fault in names.qualified_name(key):
         yield invalid_value(f"{path}.key", key, fault)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ LEGACY_ISSUER = "kubernetes/serviceaccount"
 _LEGACY = "kubernetes.io/serviceaccount/"
 WARN_AFTER_S = 3607
 EXTENSION_S = 365 * 24 * 3600
+LEEWAY_S = 60
+INVALID_SINCE = "kubernetes.io/legacy-token-invalid-since"
+_BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 
 Lookup = Callable[[str, str, str], Obj | None]
 """(plural, namespace, name) → the object as it is now"""
@@ -88,12 +92,14 @@ class ServiceAccountTokens:
         from cryptography.hazmat.primitives import serialization
 
         self.issuers = list(issuers)
-        self.audiences = list(audiences) or list(issuers[:1])
+        self.audiences = list(audiences) or list(issuers)
         self.keys: list[_Key] = []
         self._lookup = lookup
         self._clock = clock
         self._check_objects = check_objects
         self._extend = extend
+        self.used: Callable[[Obj], None] = lambda secret: None
+        """called with the Secret of a token that was used, to note the day"""
         self._private: Any = None
         publics: list[Any] = []
         if signing_key_file:
@@ -120,7 +126,7 @@ class ServiceAccountTokens:
         import jwt
 
         key = self.keys[0]
-        return jwt.encode(claims, self._private, algorithm=key.algorithm, headers={"kid": key.id})
+        return jwt.encode(claims, self._private, algorithm=key.algorithm, headers={"kid": key.id, "typ": None})
 
     def issue(
         self,
@@ -171,26 +177,31 @@ class ServiceAccountTokens:
             if len(self._verified) > 10_000:
                 self._verified.clear()
             self._verified[token] = claims
-        now = self._clock.now().timestamp()
-        if "exp" in claims and now > claims["exp"]:
-            raise Unauthorized("service account token has expired")
-        if now + 60 < claims.get("nbf", 0):
-            raise Unauthorized("service account token is not valid yet")
         good = self._good_audiences(claims, audiences)
-        if not good:
-            raise Unauthorized("token audiences do not match")
         if claims["iss"] == LEGACY_ISSUER:
-            return self._legacy_user(claims), good
+            return self._legacy_user(claims, token), good
+        now = self._clock.now().timestamp()
+        if "exp" in claims and now - LEEWAY_S > claims["exp"]:
+            raise Unauthorized("service account token has expired")
+        if now + LEEWAY_S < claims.get("nbf", 0):
+            raise Unauthorized("service account token is not valid yet")
+        if now + LEEWAY_S < claims.get("iat", 0):
+            raise Unauthorized("service account token is issued in the future")
         return self._user(claims), good
 
     def _good_audiences(self, claims: Obj, audiences: Sequence[str]) -> list[str]:
+        """Raises Unauthorized when the token is good for none of them."""
         wanted = list(audiences) or self.audiences
         given = claims.get("aud")
         if claims["iss"] == LEGACY_ISSUER or not given:
             given = self.audiences
         if isinstance(given, str):
             given = [given]
-        return [a for a in wanted if a in given]
+        good = [a for a in wanted if a in given]
+        if not good:
+            told = f"token audiences {_quoted(given)} is invalid for the target audiences {_quoted(wanted)}"
+            raise Unauthorized(told)
+        return good
 
     def _verify(self, token: str) -> Obj | None:
         """None when the token is not one of ours."""
@@ -224,43 +235,91 @@ class ServiceAccountTokens:
         account = private.get("serviceaccount") or {}
         namespace, name, uid = private.get("namespace", ""), account.get("name", ""), account.get("uid", "")
         if claims.get("sub") != f"system:serviceaccount:{namespace}:{name}":
-            raise Unauthorized("Token is invalid: subject does not match")
+            raise Unauthorized("sub claim is invalid")
         extra: dict[str, list[str]] = {}
         if claims.get("jti"):
             extra[CREDENTIAL_ID] = [f"JTI={claims['jti']}"]
         if self._check_objects:
-            self._must_exist("serviceaccounts", namespace, name, uid)
+            self._account_must_exist(namespace, name, uid)
         for kind, plural in (("secret", "secrets"), ("pod", "pods"), ("node", "nodes")):
             ref = private.get(kind)
             if not ref:
                 continue
             if self._check_objects and not (kind == "node" and "pod" in private):
-                self._must_exist(plural, "" if kind == "node" else namespace, ref.get("name", ""), ref.get("uid", ""))
+                self._bound_must_exist(kind, plural, "" if kind == "node" else namespace, ref)
             if kind != "secret":
                 extra[f"authentication.kubernetes.io/{kind}-name"] = [ref.get("name", "")]
                 if ref.get("uid"):
                     extra[f"authentication.kubernetes.io/{kind}-uid"] = [ref["uid"]]
         return _account(namespace, name, uid, extra)
 
-    def _legacy_user(self, claims: Obj) -> User:
-        namespace = claims.get(_LEGACY + "namespace", "")
-        name = claims.get(_LEGACY + "service-account.name", "")
-        uid = claims.get(_LEGACY + "service-account.uid", "")
+    def _account_must_exist(self, namespace: str, name: str, uid: str) -> None:
+        account = self._lookup("serviceaccounts", namespace, name)
+        if account is None:
+            raise Unauthorized(f'serviceaccounts "{name}" not found')
+        if account["metadata"].get("uid") != uid:
+            raise Unauthorized(f"service account UID ({account['metadata'].get('uid')}) does not match claim ({uid})")
+        if self._is_gone(account):
+            raise Unauthorized(f"service account {namespace}/{name} has been deleted")
+
+    def _bound_must_exist(self, kind: str, plural: str, namespace: str, ref: Obj) -> None:
+        found = self._lookup(plural, namespace, ref.get("name", ""))
+        if found is not None and found["metadata"].get("uid") != ref.get("uid"):
+            what = "service account secret" if kind == "secret" else f"service account {kind}"
+            told = f"{kind} UID ({found['metadata'].get('uid')}) does not match {what} ref claim ({ref.get('uid')})"
+            raise Unauthorized(told)
+        if found is None or self._is_gone(found):
+            raise Unauthorized("service account token has been invalidated")
+
+    def _is_gone(self, obj: Obj) -> bool:
+        """Deleted for longer than the clocks of two machines may differ."""
+        deleted = obj["metadata"].get("deletionTimestamp")
+        return bool(deleted) and self._clock.now().timestamp() > parse_rfc3339(deleted).timestamp() + LEEWAY_S
+
+    def _legacy_user(self, claims: Obj, token: str) -> User:
+        """Of a token that lies in a Secret: it is good as long as the Secret has it."""
+        said = {}
+        for claim, field in (
+            ("namespace", "namespace"),
+            ("secretName", "secret.name"),
+            ("serviceAccountName", "service-account.name"),
+            ("serviceAccountUID", "service-account.uid"),
+        ):
+            said[claim] = claims.get(_LEGACY + field) or ""
+        for claim, value in (("sub", claims.get("sub")), *said.items()):
+            if not value:
+                raise Unauthorized(f"{claim} claim is missing")
+        namespace, name, uid = said["namespace"], said["serviceAccountName"], said["serviceAccountUID"]
+        if claims["sub"] != f"system:serviceaccount:{namespace}:{name}":
+            raise Unauthorized("sub claim is invalid")
         if self._check_objects:
-            self._must_exist("serviceaccounts", namespace, name, uid)
-            self._must_exist("secrets", namespace, claims.get(_LEGACY + "secret.name", ""), "")
+            self._legacy_must_hold(namespace, name, uid, said["secretName"], token)
         return _account(namespace, name, uid, {})
 
-    def _must_exist(self, plural: str, namespace: str, name: str, uid: str) -> None:
-        found = self._lookup(plural, namespace, name)
-        if found is None:
-            raise Unauthorized(f"{plural} {namespace}/{name} has been deleted")
-        meta = found["metadata"]
-        if uid and meta.get("uid") != uid:
-            raise Unauthorized(f"{plural} {namespace}/{name} is another one")
-        deleted = meta.get("deletionTimestamp")
-        if deleted and self._clock.now().timestamp() > parse_rfc3339(deleted).timestamp() + 60:
-            raise Unauthorized(f"{plural} {namespace}/{name} has been deleted")
+    def _legacy_must_hold(self, namespace: str, name: str, uid: str, secret_name: str, token: str) -> None:
+        import hmac
+
+        secret = self._lookup("secrets", namespace, secret_name)
+        if secret is None or secret["metadata"].get("deletionTimestamp"):
+            raise Unauthorized("Token has been invalidated")
+        kept = base64.b64decode((secret.get("data") or {}).get("token") or "")
+        if not hmac.compare_digest(kept, token.encode()):
+            raise Unauthorized("Token does not match server's copy")
+        account = self._lookup("serviceaccounts", namespace, name)
+        if account is None:
+            raise Unauthorized(f'serviceaccounts "{name}" not found')
+        meta = account["metadata"]
+        if meta.get("deletionTimestamp"):
+            raise Unauthorized(f"ServiceAccount {namespace}/{name} has been deleted")
+        if meta.get("uid") != uid:
+            raise Unauthorized(f"ServiceAccount UID ({meta.get('uid')}) does not match claim ({uid})")
+        self.used(secret)
+        if (secret["metadata"].get("labels") or {}).get(INVALID_SINCE):
+            raise Unauthorized(
+                f"the token in secret {namespace}/{secret_name} for service account {namespace}/{name} has been marked "
+                "invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the "
+                f"'{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+            )
 
     # ---- publishing
 
@@ -276,6 +335,10 @@ class ServiceAccountTokens:
             jwk.pop("key_ops", None)
             keys.append({"use": "sig", "kid": key.id, "alg": key.algorithm, **jwk})
         return {"keys": keys}
+
+
+def _quoted(values: Sequence[str]) -> str:
+    return "[" + " ".join(f'"{v}"' for v in values) + "]"
 
 
 def _account(namespace: str, name: str, uid: str, extra: dict[str, list[str]]) -> User:
@@ -312,8 +375,10 @@ class BootstrapTokens:
             return None
         if data.get("usage-bootstrap-authentication") != "true" or self._is_expired(data.get("expiration", "")):
             return None
-        groups = ["system:bootstrappers"]
-        groups += [g for g in data.get("auth-extra-groups", "").split(",") if g.startswith("system:bootstrappers:")]
+        extra = [g for g in data.get("auth-extra-groups", "").split(",") if g]
+        if not all(map(_BOOTSTRAP_GROUP.fullmatch, extra)):
+            return None
+        groups = sorted({"system:bootstrappers", *extra})
         return User(f"system:bootstrap:{identity}", "", tuple(groups)), list(audiences)
 
     def _is_expired(self, text: str) -> bool:

@@ -74,14 +74,13 @@ async def _bound(
     registry: Registry, namespace: str, name: str, ref: Obj | None
 ) -> tuple[tuple[str, Obj] | None, Obj | None]:
     """The object that the token shall die with, and the node that its pod is on."""
-    if not ref:
+    if ref is None:
         return None, None
     services = registry.services
     kind = ref.get("kind", "")
     plural = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}.get(kind)
-    if plural is None or ref.get("apiVersion") not in ("v1", "", None):
-        version = ref.get("apiVersion") or ""
-        group, _, v = version.rpartition("/")
+    group, _, v = (ref.get("apiVersion") or "").rpartition("/")
+    if plural is None or group:
         raise status.bad_request(f"cannot bind token to object of type {group}/{v}, Kind={kind}")
     owner = services.registry(resource(plural))
     obj = (await owner.entry("" if plural == "nodes" else namespace, ref.get("name", ""))).obj
