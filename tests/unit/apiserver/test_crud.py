@@ -155,7 +155,10 @@ async def test_versions_of_one_object(served: Served) -> None:
     await served.create(path, {"metadata": {"name": "h"}, "spec": spec})
     newer = await served.get(path.replace("v1", "v2") + "/h")
     assert newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 50
-    assert (await served.get(f"{path}/h"))["spec"]["targetCPUUtilizationPercentage"] == 50
+    assert "currentReplicas" not in newer["status"]
+    older = await served.get(f"{path}/h")
+    assert older["spec"]["targetCPUUtilizationPercentage"] == 50
+    assert older["status"] == {"currentReplicas": 0, "desiredReplicas": 0}
 
 
 async def test_finalize_writes_metadata_too(served: Served) -> None:

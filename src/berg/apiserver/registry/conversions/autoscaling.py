@@ -43,6 +43,8 @@ def to_v2(obj: Obj) -> None:
             shown = {"averageUtilization": used, "averageValue": "0"}
             current = [{"type": "Resource", "resource": {"name": "cpu", "current": shown}}, *current]
         state["currentMetrics"] = current or None
+        if not state.get("currentReplicas"):
+            state.pop("currentReplicas", None)
         conditions = _take(annotations, "conditions")
         if conditions:
             state["conditions"] = conditions
@@ -60,7 +62,9 @@ def to_v1(obj: Obj) -> None:
         spec["targetCPUUtilizationPercentage"] = cpu["resource"]["target"]["averageUtilization"]
     _put(annotations, "metrics", [m for m in metrics if m is not cpu])
     _put(annotations, "behavior", spec.pop("behavior", None))
-    state = obj.get("status") or {}
+    state = obj.setdefault("status", {})
+    state["currentReplicas"] = state.get("currentReplicas", 0)
+    state["desiredReplicas"] = state.get("desiredReplicas", 0)
     current = state.pop("currentMetrics", None) or []
     used = next((m for m in current if _is_cpu(m)), None)
     if used is not None:
