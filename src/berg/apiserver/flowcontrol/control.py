@@ -4,6 +4,9 @@ Schemas are looked through in the order of their precedence; what was found is k
 Requests that run for long (watches, logs, streams) hold no seat. Of each schema its status says whether its
 priority level is there (Dangling).
 
+A level whose seats are taken may borrow from others (`borrowing`); what comes beyond that waits in its queues, and what
+finds these full is answered 429 with when to come again.
+
 Source: k8s.io/apiserver pkg/util/flowcontrol, pkg/server/filters/priority-and-fairness.go.
 """
 
@@ -13,10 +16,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from berg.apiserver.flowcontrol import borrowing
+from berg.apiserver.flowcontrol.borrowing import Ask
 from berg.apiserver.flowcontrol.level import Level, Rejected
 from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import Request, Response, User
@@ -31,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
 _WAITS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
+_WIDE = frozenset(("list", "watch"))
 MAX_SEATS = 10
 OBJECTS_PER_SEAT = 100.0
 
@@ -71,16 +77,42 @@ class FlowControl:
         for r in (self._schemas_of, self._levels_of):
             self._services.registry(r).subscribe(self._changed)
         spawn(self._tell())
+        spawn(self._deal())
 
     def _changed(self, _: object) -> None:
         self._stale = True
         self._news.set()
 
+    async def _deal(self) -> None:
+        while True:
+            await self._services.clock.sleep(borrowing.PERIOD_S)
+            self.deal()
+
+    def deal(self) -> None:
+        """Seats go where they were asked for."""
+        now = time.monotonic()
+        exempt, total, asks, limited = 0, 0, [], []
+        for level in self.current():
+            high = level.demand.close(now)
+            total += level.limits.nominal
+            if level.exempt:
+                level.limit = max(level.limits.least, high)
+                exempt += level.limit
+            else:
+                asks.append(Ask(level.limits, high, level.demand.smoothed))
+                limited.append(level)
+        for level, seats in zip(limited, borrowing.deal(total, exempt, asks), strict=True):
+            level.resize(seats)
+
     async def _tell(self) -> None:
         registry = self._services.registry(self._schemas_of)
+        first = True
         while True:
             await self._news.wait()
             self._news.clear()
+            if not first:  # what a cluster starts with is made when the server starts
+                await self._keep()
+            first = False
             for schema in self._services.list(self._schemas_of):
                 condition = self._dangling(schema)
                 if _is_told(schema, condition):
@@ -89,6 +121,14 @@ class FlowControl:
                     await modify(registry, "", schema["metadata"]["name"], partial(self._write, condition))
                 except ApiError as e:
                     log.warning("status of flow schema %s: %s", schema["metadata"]["name"], e.message)
+
+    async def _keep(self) -> None:
+        from berg.apiserver.flowcontrol import bootstrap
+
+        try:
+            await bootstrap.keep(self._services)
+        except ApiError as e:
+            log.warning("mandatory and suggested flow control objects: %s", e.message)
 
     def _dangling(self, schema: Obj) -> Obj:
         name = schema["spec"]["priorityLevelConfiguration"]["name"]
@@ -108,7 +148,7 @@ class FlowControl:
     async def around(self, request: Request, next_: Next) -> Response:
         """Raises TooManyRequests."""
         info: RequestInfo = request.info
-        if info.long_running:
+        if info.long_running and info.verb != "watch":
             return await next_(request)
         if self._stale:
             self._compile()
@@ -117,8 +157,8 @@ class FlowControl:
         schema, level, figures = self._classify(user, info)
         if level is None or schema is None:
             return await next_(request)
-        width = self._width(info) if info.verb == "list" else 1
-        if level.free:
+        width = self._width(request, info, level) if info.verb in _WIDE else 1
+        if level.free(width):
             level.start(width)
         else:
             await self._wait(level, figures, _flow(schema, user, info), width)
@@ -148,11 +188,14 @@ class FlowControl:
             figures.waiting -= 1
             figures.waited.observe(time.perf_counter() - started)
 
-    def _width(self, info: RequestInfo) -> int:
+    def _width(self, request: Request, info: RequestInfo, level: Level) -> int:
+        """A list takes seats by how much it goes through; a watch, where it begins with a list."""
         registry = self._services.registries.get((info.api_group, info.resource))
-        if registry is None or registry.cacher is None:
+        if info.name or registry is None or registry.cacher is None:
             return 1
-        return min(MAX_SEATS, max(1, math.ceil(len(registry.cacher) / OBJECTS_PER_SEAT)))
+        if info.verb == "watch" and not _begins_with_list(request.query):
+            return 1
+        return min(MAX_SEATS, level.max_seats, max(1, math.ceil(len(registry.cacher) / OBJECTS_PER_SEAT)))
 
     # ---- which schema
 
@@ -164,13 +207,13 @@ class FlowControl:
             key=lambda s: (s["spec"].get("matchingPrecedence", 1000), s["metadata"]["name"]),
         )
         objs = self._services.list(self._levels_of)
-        shares = {o["metadata"]["name"]: _shares(o) for o in objs}
-        total = sum(shares.values()) or 1
+        total = sum(map(_shares, objs))
         for obj in objs:
-            name = obj["metadata"]["name"]
+            name, part = obj["metadata"]["name"], _part(obj)
             level = self.levels.setdefault(name, Level(name))
-            level.configure(obj, max(1, math.ceil(self._seats * shares[name] / total)))
-        for name in set(self.levels) - set(shares):
+            lendable, borrowing_ = part.get("lendablePercent") or 0, part.get("borrowingLimitPercent")
+            level.configure(obj, borrowing.limits(_shares(obj), total, self._seats, lendable, borrowing_))
+        for name in set(self.levels) - {o["metadata"]["name"] for o in objs}:
             if not self.levels[name].waiting:
                 del self.levels[name]
 
@@ -215,7 +258,16 @@ class FlowControl:
 
         prefix = "apiserver_flowcontrol_"
         return {
-            f"{prefix}nominal_limit_seats": ("gauge", "[BETA] Seats of each level.", levels(lambda v: v.limit)),
+            f"{prefix}nominal_limit_seats": (
+                "gauge",
+                "[BETA] Seats of each level.",
+                levels(lambda v: v.limits.nominal),
+            ),
+            f"{prefix}current_limit_seats": ("gauge", "[ALPHA] Seats just now.", levels(lambda v: v.limit)),
+            f"{prefix}lower_limit_seats": ("gauge", "[ALPHA] Seats kept.", levels(lambda v: v.limits.least)),
+            f"{prefix}upper_limit_seats": ("gauge", "[ALPHA] Seats at most.", levels(lambda v: v.limits.most)),
+            f"{prefix}demand_seats_average": ("gauge", "[ALPHA] Asked for.", levels(lambda v: v.demand.average)),
+            f"{prefix}demand_seats_smoothed": ("gauge", "[ALPHA] Smoothed.", levels(lambda v: v.demand.smoothed)),
             f"{prefix}current_executing_requests": ("gauge", "[BETA] Under way now.", flows(lambda f: f.executing)),
             f"{prefix}current_executing_seats": ("gauge", "[BETA] Seats taken now.", flows(lambda f: f.seats)),
             f"{prefix}current_inqueue_requests": ("gauge", "[BETA] Waiting now.", flows(lambda f: f.waiting)),
@@ -244,10 +296,19 @@ def _is_told(schema: Obj, condition: Obj) -> bool:
     return any(condition.items() <= c.items() for c in conditions)
 
 
+def _begins_with_list(query: Mapping[str, Sequence[str]]) -> bool:
+    initial, version = query.get("sendInitialEvents"), query.get("resourceVersion")
+    return bool(initial and initial[0] in ("true", "1")) or not version or version[0] in ("", "0")
+
+
+def _part(level: Obj) -> Obj:
+    spec = level.get("spec") or {}
+    return spec.get("limited") or spec.get("exempt") or {}
+
+
 def _shares(level: Obj) -> int:
     spec = level.get("spec") or {}
-    part = spec.get("limited") or spec.get("exempt") or {}
-    value = part.get("nominalConcurrencyShares")
+    value = _part(level).get("nominalConcurrencyShares")
     return 30 if value is None and spec.get("type") == "Limited" else int(value or 0)
 
 

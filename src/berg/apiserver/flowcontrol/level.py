@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from berg.apiserver.flowcontrol.borrowing import Demand, Limits
 from berg.machinery.status import Obj
 
 
@@ -38,8 +41,16 @@ class Level:
         self.uid = ""
         self.exempt = False
         self.limit = 1
+        """seats just now: its own, less what is lent, more what is borrowed"""
+        self.limits = Limits(1, 1, 1)
+        self.max_seats = 1
+        """the most that one request may take"""
+        self.demand = Demand(time.monotonic())
+        self._asked = 0
+        """seats of what waits"""
         self.hand_size = 1
         self.queue_length = 0
+        self.limit_is_known = False
         self.executing = 0
         self.waiting = 0
         self.rejected: dict[str, int] = {}
@@ -47,33 +58,47 @@ class Level:
         self.queues: list[Queue] = []
         self._least = 0.0
 
-    def configure(self, obj: Obj, limit: int) -> None:
+    def configure(self, obj: Obj, limits: Limits) -> None:
         spec = obj.get("spec") or {}
         self.uid = obj["metadata"].get("uid", "")
         self.exempt = spec.get("type") == "Exempt"
-        self.limit = limit
+        self.limits = limits
+        if not self.limit_is_known:
+            self.limit, self.limit_is_known = limits.nominal, True
         response = (spec.get("limited") or {}).get("limitResponse") or {}
         queuing = response.get("queuing") or {}
         wanted = queuing.get("queues", 0) if response.get("type") == "Queue" else 0
         self.hand_size = queuing.get("handSize", 1)
         self.queue_length = queuing.get("queueLengthLimit", 50)
+        per_hand = limits.nominal // max(self.hand_size, 1)
+        self.max_seats = max(1, min(math.ceil(limits.nominal * 0.15), per_hand))
         if len(self.queues) < wanted:
             self.queues += [Queue() for _ in range(wanted - len(self.queues))]
         elif not self.waiting:
             del self.queues[wanted:]
         self._dispatch()
 
-    @property
-    def free(self) -> bool:
+    def resize(self, limit: int) -> None:
+        self.limit = limit
+        self._dispatch()
+
+    def free(self, width: int) -> bool:
         """A request may start without waiting, and does not overtake one that waits."""
-        return self.exempt or (self.executing < self.limit and not self.waiting)
+        return self.exempt or (not self.waiting and self._fits(width))
+
+    def _fits(self, width: int) -> bool:
+        """What is wider than all seats starts when nothing else runs."""
+        taken = self.executing + width
+        return taken <= self.limit or (not self.executing and self.limit > 0)
 
     def start(self, width: int) -> None:
         self.executing += width
         self.dispatched += 1
+        self.demand.note(self.executing + self._asked, time.monotonic())
 
     def finish(self, width: int) -> None:
         self.executing -= width
+        self.demand.note(self.executing + self._asked, time.monotonic())
         if self.waiting:
             self._dispatch()
 
@@ -90,6 +115,8 @@ class Level:
             queue.served = max(queue.served, self._least)
         queue.waiting.append(entry)
         self.waiting += 1
+        self._asked += width
+        self.demand.note(self.executing + self._asked, time.monotonic())
         try:
             async with asyncio.timeout(timeout_s):
                 await turn
@@ -99,6 +126,7 @@ class Level:
             elif entry in queue.waiting:
                 queue.waiting.remove(entry)
                 self.waiting -= 1
+                self._asked -= width
             if isinstance(e, TimeoutError):
                 raise self._reject("time-out") from None
             raise
@@ -111,10 +139,14 @@ class Level:
         return min((self.queues[i] for i in hand(flow, len(self.queues), self.hand_size)), key=lambda q: len(q.waiting))
 
     def _dispatch(self) -> None:
-        while self.waiting and (self.executing < self.limit or self.exempt):
+        while self.waiting:
             queue = min((q for q in self.queues if q.waiting), key=lambda q: q.served)
-            width, turn = queue.waiting.popleft()
+            width, turn = queue.waiting[0]
+            if not turn.done() and not self.exempt and not self._fits(width):
+                return
+            queue.waiting.popleft()
             self.waiting -= 1
+            self._asked -= width
             if turn.done():
                 continue
             self._least = queue.served

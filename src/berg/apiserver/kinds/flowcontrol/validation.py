@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from berg.apiserver.flowcontrol import bootstrap
 from berg.apiserver.kinds import checks
 from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, duplicate, forbidden_field, invalid_value, not_supported, required
@@ -41,6 +42,8 @@ def validate_flow_schema(obj: Obj) -> list[FieldError]:
         errors.append(required("spec.priorityLevelConfiguration.name", "must reference a priority level"))
     for i, rule in enumerate(spec.get("rules") or ()):
         errors += _rule(rule, f"spec.rules[{i}]")
+    if name in bootstrap.MANDATORY and spec != bootstrap.fixed_schema(name):
+        errors.append(invalid_value("spec", spec, f"spec of '{name}' must equal the fixed value"))
     return errors + _conditions(obj)
 
 
@@ -168,7 +171,13 @@ def validate_priority_level(obj: Obj) -> list[FieldError]:
             errors += _limited(limited, "spec.limited")
     else:
         errors.append(not_supported("spec.type", kind, ("Exempt", "Limited")))
-    return errors + _conditions(obj)
+    return [*errors, *_fixed(spec, name), *_conditions(obj)]
+
+
+def _fixed(spec: Obj, name: str) -> Iterator[FieldError]:
+    if name in bootstrap.MANDATORY and not bootstrap.is_fixed(spec, name):
+        except_ = " except the 'spec.exempt' field" if name == "exempt" else ""
+        yield invalid_value("spec", spec, f"spec of '{name}'{except_} must equal the fixed value")
 
 
 def _shares(level: Obj, at: str) -> Iterator[FieldError]:
