@@ -81,9 +81,9 @@ class Chain:
             try:
                 user = self.authentication.authenticate(request)
                 request.user = user if isinstance(user, User) else await user
-            except ApiError:
+            except ApiError as e:
                 if self.audit is not None:
-                    await self.audit.refused(request)
+                    await self.audit.refused(request, e)
                 raise
             request.headers.pop("authorization", None)
         if request.raw_query and "timeout=" in request.raw_query and not request.info.long_running:

@@ -29,7 +29,7 @@ from berg.apiserver.discovery import Discovery
 from berg.apiserver.flowcontrol.control import FlowControl
 from berg.apiserver.health import Health
 from berg.apiserver.http import listening
-from berg.apiserver.http.message import Request, Response
+from berg.apiserver.http.message import Handler, Request, Response
 from berg.apiserver.http.server import HTTPServer
 from berg.apiserver.metrics import Metrics
 from berg.apiserver.openapi.publish import OpenAPI
@@ -337,8 +337,17 @@ class APIServer:
     async def _listen(self) -> None:
         config = self.config
         tls = listening.context(config)
+        handler: Handler = self.handle
+        if config.cors_allowed_origins or config.strict_transport_security_directives:
+            from berg.apiserver.http import browsers
+
+            handler = browsers.around(
+                self.handle,
+                origins=config.cors_allowed_origins,
+                transport_security=config.strict_transport_security_directives,
+            )
         self._http = HTTPServer(
-            self.handle,
+            handler,
             host=config.bind_address,
             port=config.secure_port,
             tls=tls,

@@ -18,6 +18,7 @@ from berg.apiserver.audit import backends, events
 from berg.apiserver.audit.backends import Backend
 from berg.apiserver.audit.policy import NONE, REQUEST_RESPONSE, Policy, Verdict
 from berg.apiserver.http.message import Request, Response
+from berg.apiserver.rest import NotServed
 from berg.machinery.clock import Clock, rfc3339_micro
 from berg.machinery.status import ApiError, Obj, internal_error
 
@@ -52,6 +53,12 @@ class Recorder:
         except ApiError as e:
             await self._finish(event, request, verdict, e.code, e.to_status())
             raise
+        except NotServed:
+            from berg.apiserver.chain import nothing_there
+
+            nothing = nothing_there(request)
+            await self._finish(event, request, verdict, nothing.status, _loads(nothing.body))
+            raise
         except asyncio.CancelledError:
             early = {"kind": "Status", "apiVersion": "v1", "status": "Success", "message": "Connection closed early"}
             await self._finish(event, request, verdict, 200, early)
@@ -63,22 +70,18 @@ class Recorder:
             raise
         if response.stream is not None or response.upgrade is not None:
             return await self._started(event, request, verdict, response)
-        body: Any = None
-        readable = response.content_type == "application/json" and "Content-Encoding" not in response.headers
-        if readable and (verdict.level == REQUEST_RESPONSE or b'"kind":"Status"' in response.body[:30]):
-            body = _loads(response.body)
-        await self._finish(event, request, verdict, response.status, body)
+        await self._finish(event, request, verdict, response.status, _shown(request, response, verdict))
         return response
 
-    async def refused(self, request: Request) -> None:
-        """Nobody could be made out: what was tried."""
+    async def refused(self, request: Request, error: ApiError) -> None:
+        """Nobody could be made out."""
         verdict = self._policy.verdict(None, request.info)
         self.levels[verdict.level] += 1
         identity = self._identity(request)
         if verdict.level == NONE:
             return
         event = events.begin(request, None, verdict, identity, self._clock.now())
-        event["responseStatus"] = {"metadata": {}, "message": _tried(request), "code": 401}
+        events.with_response(event, error.code, error.to_status(), verdict)
         await self._emit(event, "ResponseStarted", verdict)
 
     def _identity(self, request: Request) -> str:
@@ -174,16 +177,14 @@ class Recorder:
         }
 
 
-def _tried(request: Request) -> str:
-    scheme, _, rest = request.headers.get("authorization", "").strip().partition(" ")
-    tried: list[str] = [name for name in ("basic", "bearer") if rest and scheme.lower() == name]
-    if request.raw_query and request.arg("access_token").strip():
-        tried.append("access_token")
-    if request.peer_certificate is not None:
-        tried.append("x509")
-    if tried:
-        return f"Authentication failed, attempted: {', '.join(tried)}"
-    return "Authentication failed, no credentials provided"
+def _shown(request: Request, response: Response, verdict: Verdict) -> Any:
+    """The answer, as far as it is an object."""
+    if response.content_type != "application/json" or "Content-Encoding" in response.headers:
+        return None
+    is_status = b'"kind":"Status"' in response.body[:30]
+    if not is_status and (verdict.level != REQUEST_RESPONSE or not request.path.startswith("/api")):
+        return None
+    return _loads(response.body)
 
 
 def _loads(body: bytes) -> Any:

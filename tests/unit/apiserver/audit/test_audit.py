@@ -111,11 +111,15 @@ async def test_who_nobody_knows_is_told_once(served: Served, kept: Kept) -> None
     (event,) = kept.events
     assert event["stage"] == "ResponseStarted"
     assert event["user"] == {}
-    assert event["responseStatus"] == {
-        "metadata": {},
-        "message": "Authentication failed, attempted: bearer",
-        "code": 401,
-    }
+    told = {"status": "Failure", "message": "Unauthorized", "reason": "Unauthorized"}
+    assert event["responseStatus"] == {"metadata": {}, **told, "code": 401}
+
+
+async def test_what_is_not_there_is_told(served: Served, kept: Kept) -> None:
+    assert (await served.raw("GET", "/nowhere")).status == 404
+    assert (await served.raw("GET", "/apis/nothing.example/v1/things")).status == 404
+    assert [e["responseStatus"]["code"] for e in kept.events if e["stage"] == "ResponseComplete"] == [404, 404]
+    assert {e["stage"] for e in kept.events} == {"RequestReceived", "ResponseComplete"}
 
 
 async def test_a_watch_is_told_when_it_begins_and_when_it_ends(served: Served, kept: Kept) -> None:
