@@ -22,6 +22,8 @@ from berg.apiserver.registry import negotiation
 from berg.apiserver.rest import NotServed, Resources, ours
 from berg.machinery import duration, status
 from berg.machinery.status import ApiError
+from berg.storage.etcd.errors import wording
+from berg.storage.interface import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ class Chain:
             response = negotiation.error_response(request, e)
         except NotServed:
             response = nothing_there(request)
+        except StoreError as e:
+            # upstream knows no better answer than the store's own words: a full disk, a cluster without a leader
+            response = negotiation.error_response(request, ApiError(500, "", wording(e)))
         except Exception as e:
             log.exception("%s %s", request.method, request.path)
             response = negotiation.error_response(request, status.internal_error(str(e) or type(e).__name__))

@@ -202,3 +202,17 @@ async def test_who_comes_late_is_sent_elsewhere(served: Served) -> None:
     assert (await served.raw("GET", "/livez")).status == 200
     refused = await served.server._refuse(Request("GET", "/api/v1/pods"))
     assert (refused.status, refused.headers["Retry-After"], refused.headers["Connection"]) == (429, "5", "close")
+
+
+async def test_a_full_store_says_so_and_can_be_emptied(served: Served) -> None:
+    path, store = "/api/v1/namespaces/default/configmaps", served.server._own_store or served.server.config.store
+    assert (await served.raw("POST", path, b'{"metadata":{"name":"kept"}}')).status == 201
+    await store.arm()
+    refused = await served.raw("POST", path, b'{"metadata":{"name":"new"}}')
+    status = orjson.loads(refused.body)
+    assert (refused.status, status["message"]) == (500, "etcdserver: mvcc: database space exceeded")
+    assert "reason" not in status
+    assert (await served.raw("GET", f"{path}/kept")).status == 200
+    assert (await served.raw("DELETE", f"{path}/kept")).status == 200
+    await store.disarm()
+    assert (await served.raw("POST", path, b'{"metadata":{"name":"new"}}')).status == 201

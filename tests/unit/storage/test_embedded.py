@@ -409,6 +409,24 @@ async def test_over_the_quota_only_what_frees_space_is_let_in(path: Path) -> Non
     await store.close()
 
 
+@pytest.mark.parametrize("way", ["txn", "swap"])
+async def test_whatever_writes_comes_up_against_the_quota(path: Path, way: str) -> None:
+    store = await opened(path, quota_bytes=400_000)
+    with pytest.raises(NoSpace):
+        for n in range(1000):
+            key, value = b"k/%d" % n, os.urandom(5000)
+            if way == "txn":
+                await store.txn(TxnRequest(success=(PutRequest(key, value),)))
+            else:
+                await store.swap(key, 0, value)
+    assert store.alarmed and store.size_bytes < 600_000
+    await store.delete(DeleteRequest(b"k/", prefix_end(b"k/")))
+    await store.disarm()
+    await store.delete(DeleteRequest(b"k/"))
+    assert not store.alarmed  # not yet small, but nothing was added
+    await store.close()
+
+
 async def test_a_backup_is_a_store(path: Path, tmp_path: Path) -> None:
     store = await opened(path)
     await asyncio.gather(*(put(store, b"k/%d" % n) for n in range(50)))

@@ -306,6 +306,9 @@ class EmbeddedStore:
             self.published_seq = self._seq
             self._publish(batch)
             self._answer(batch)
+            over = self.quota_bytes and self.size_bytes > self.quota_bytes and not self.alarmed
+            if over and any(kv.version for kv in batch.changes):  # what only deletes may be on its way to make room
+                self._raise_alarm()
         else:
             self._seq -= 1
             failed, self._filling = self._filling, _Batch()

@@ -62,6 +62,11 @@ def to_wire(error: StoreError) -> tuple[int, str]:
     return UNKNOWN, str(error)
 
 
+def wording(error: StoreError) -> str:
+    """What the error is called to somebody who does not know which engine there is."""
+    return next((text for kind, _, text in TABLE if isinstance(error, kind)), str(error))
+
+
 def from_wire(code: int, text: str, compact_revision: int = 0) -> StoreError:
     kind = _BY_TEXT.get(text)
     if kind is RevisionCompacted:
