@@ -1,8 +1,5 @@
 """The few rtnetlink messages that connecting a pod takes, packed by hand.
 
-A connection sends a batch of requests in one call and reads the answers; the first that the kernel refuses raises.
-Written out because a general library costs more to import (100 ms, 20 MB) than all pods of a node cost to connect.
-
 Source: rtnetlink(7), include/uapi/linux/{rtnetlink,if_link}.h.
 """
 
@@ -13,18 +10,25 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Sequence
+
+from berg.machinery import netlink
+from berg.machinery.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Request,
+    attribute,
+    attributes,
+    nested,
+    number,
+    text,
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
-
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_REPLACE = 1, 4, 0x300, 0x100
-NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 20, 21, 22, 24, 25, 26
@@ -32,34 +36,12 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE 
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 12, 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER, _BRPORT_HAIRPIN = 1, 2, 1, 4
-_NESTED = 0x8000
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_NODAD = 1, 2, 8, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _AF_BRIDGE = 7
 _CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def attribute(kind: int, data: bytes) -> bytes:
-    length = 4 + len(data)
-    return struct.pack("=HH", length, kind) + data + bytes(-length % 4)
-
-
-def nested(kind: int, *attributes: bytes) -> bytes:
-    return attribute(kind | _NESTED, b"".join(attributes))
-
-
-def text(kind: int, value: str) -> bytes:
-    return attribute(kind, value.encode() + b"\0")
-
-
-def number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=I", value))
-
-
-Request = tuple[int, int, bytes]
-"""Type, flags, body."""
 
 
 def new_bridge(name: str, mac: bytes, mtu: int) -> Request:
@@ -119,50 +101,11 @@ def new_default_route(index: int, gateway: Address) -> Request:
     )
 
 
-class Connection:
-    """A netlink socket in the namespace at `netns`, or in this one. For one thread at a time."""
+class Connection(netlink.Connection):
+    """A socket for routes in the namespace at `netns`, or in this one. For one thread at a time."""
 
     def __init__(self, netns: str = "") -> None:
-        self._sequence = 0
-        self._socket = _in_netns(netns) if netns else _socket()
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def request(self, *requests: Request) -> None:
-        """Sends all, waits for all; raises the first refusal as OSError. Those after it were carried out too."""
-        first = self._sequence + 1
-        packet = b"".join(self._pack(kind, flags | NLM_F_ACK, body) for kind, flags, body in requests)
-        self._socket.send(packet)
-        pending = set(range(first, self._sequence + 1))
-        failure: OSError | None = None
-        while pending:
-            for kind, sequence, body in self._receive():
-                if kind != _NLMSG_ERROR or sequence not in pending:
-                    continue
-                pending.discard(sequence)
-                code = struct.unpack_from("=i", body)[0]
-                if code and failure is None:
-                    failure = OSError(-code, os.strerror(-code))
-        if failure is not None:
-            raise failure
-
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
-        self._socket.send(self._pack(kind, NLM_F_DUMP, body))
-        found: list[bytes] = []
-        while True:
-            for answer, sequence, data in self._receive():
-                if sequence != self._sequence:
-                    continue
-                if answer == _NLMSG_DONE:
-                    return found
-                if answer == _NLMSG_ERROR:
-                    code = struct.unpack_from("=i", data)[0]
-                    raise OSError(-code, os.strerror(-code))
-                found.append(data)
+        super().__init__(_in_netns(netns) if netns else _socket())
 
     def links(self) -> dict[str, Link]:
         links = (Link(body) for body in self.dump(RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)))
@@ -188,20 +131,6 @@ class Connection:
                     return int(struct.unpack("=I", parts[_RTA_OIF])[0])
         return None
 
-    def _pack(self, kind: int, flags: int, body: bytes) -> bytes:
-        self._sequence += 1
-        return _HEADER.pack(_HEADER.size + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body
-
-    def _receive(self) -> Sequence[tuple[int, int, bytes]]:
-        data = self._socket.recv(1 << 20)
-        messages = []
-        offset = 0
-        while offset + _HEADER.size <= len(data):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-            messages.append((kind, sequence, data[offset + _HEADER.size : offset + length]))
-            offset += (length + 3) & ~3
-        return messages
-
 
 class Link:
     def __init__(self, body: bytes) -> None:
@@ -213,21 +142,8 @@ class Link:
         self.master = struct.unpack("=I", parts[IFLA_MASTER])[0] if IFLA_MASTER in parts else 0
 
 
-def attributes(body: bytes, offset: int) -> dict[int, bytes]:
-    found = {}
-    while offset + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = body[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
 def _socket() -> socket.socket:
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    netlink.bind((0, 0))
-    return netlink
+    return netlink.open_socket(socket.NETLINK_ROUTE)
 
 
 def _in_netns(path: str) -> socket.socket:
