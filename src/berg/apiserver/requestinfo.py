@@ -20,7 +20,6 @@ _VERBS = {
     "DELETE": "delete",
 }
 _NAMESPACE_SUBRESOURCES = frozenset(("status", "finalize"))
-_TRUE = frozenset(("", "1", "t", "T", "true", "TRUE", "True"))
 """query values that mean true: an empty one too, as in `?watch`"""
 
 
@@ -48,7 +47,8 @@ class RequestInfo:
 
 
 def is_true(values: list[str] | None) -> bool:
-    return values is not None and bool(values) and values[0] in _TRUE
+    """As upstream reads a boolean parameter: what is there and is not said to be false."""
+    return bool(values) and values[0].lower() not in ("false", "0")
 
 
 def resolve(request: Request) -> RequestInfo:

@@ -22,7 +22,8 @@ _WHOLE = re.compile(rf"[+-]?(?:0|(?:{_PART.pattern})+)")
 def parse(text: str) -> int:
     """Nanoseconds. Raises ValueError with Go's message."""
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f'time: invalid duration "{text}"')
+        bare = re.fullmatch(r"[+-]?[0-9]+\.?[0-9]*", text)
+        raise ValueError(f'time: {"missing unit in" if bare else "invalid"} duration "{text}"')
     total = sum(int(Decimal(number) * _UNIT_NS[unit]) for number, unit in _PART.findall(text))
     return -total if text.startswith("-") else total
 

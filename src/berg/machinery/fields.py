@@ -75,7 +75,7 @@ def _unescape(value: str) -> str:
         else:
             out += c
     if escaped:
-        raise ValueError("invalid field selector: trailing backslash")
+        raise ValueError("invalid field selector: invalid escape sequence: \\")
     return out
 
 
@@ -87,7 +87,9 @@ def parse(text: str) -> FieldSelector:
         for operator, equal in (("!=", False), ("==", True), ("=", True)):
             left, hit, right = term.partition(operator)
             if hit and not (operator == "=" and left.endswith("!")):
-                found.append(FieldRequirement(left, equal, _unescape(right)))
+                value = _unescape(right)
+                if left or value:
+                    found.append(FieldRequirement(left, equal, value))
                 break
         else:
             raise ValueError(f"invalid selector: '{text}'; can't understand '{term}'")

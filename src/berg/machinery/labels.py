@@ -5,7 +5,6 @@ Source: k8s.io/apimachinery pkg/labels, pkg/apis/meta/v1 LabelSelector.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +12,6 @@ from typing import Any
 
 from berg.machinery import names
 
-_TOKEN = re.compile(r"\s*(==|!=|=|!|\(|\)|,|>|<|[^\s=!(),<>]+)\s*")
 _OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": "gt", "Lt": "lt"}
 
 
@@ -121,19 +119,40 @@ EVERYTHING = Selector()
 
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> Selector:
-    tokens: list[str] = []
-    position = 0
-    stripped = text.strip()
-    while position < len(stripped):
-        match = _TOKEN.match(stripped, position)
-        if match is None:
-            raise ValueError(f"unable to parse requirement: found '{stripped[position]}'")
-        tokens.append(match.group(1))
-        position = match.end()
-    return Selector(tuple(_Parser(tokens).requirements()))
+    return Selector(tuple(_Parser(_tokens(text)).requirements()))
+
+
+_SPACE, _SYMBOLS = " \t\r\n", "=!(),<>"
+_WORDS = ("in", "notin")
+_OPERATIONS = {"=": "in", "==": "in", "!=": "notin", ">": "gt", "<": "lt", "in": "in", "notin": "notin"}
+
+
+def _tokens(text: str) -> list[str]:
+    """Symbols as long as they may be, identifiers up to the next symbol, space or NUL."""
+    found: list[str] = []
+    at = 0
+    while at < len(text):
+        c = text[at]
+        if c in _SPACE:
+            at += 1
+        elif c in _SYMBOLS:
+            length = 2 if text[at : at + 2] in ("==", "!=") else 1
+            found.append(text[at : at + length])
+            at += length
+        elif c == "\0":
+            at += 1
+        else:
+            end = at
+            while end < len(text) and text[end] not in _SPACE and text[end] not in _SYMBOLS and text[end] != "\0":
+                end += 1
+            found.append(text[at:end])
+            at = end
+    return found
 
 
 class _Parser:
+    """Upstream's grammar, its words included. "" is the end."""
+
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
         self._at = 0
@@ -148,69 +167,84 @@ class _Parser:
 
     def requirements(self) -> list[Requirement]:
         found: list[Requirement] = []
-        while self._peek():
-            found.append(self._requirement())
+        while token := self._peek():
+            if not _is_word(token) and token != "!":
+                raise ValueError(f"found '{token}', expected: !, identifier, or 'end of string'")
+            try:
+                found.append(self._requirement())
+            except ValueError as e:
+                raise ValueError(f"unable to parse requirement: {e}") from None
             separator = self._next()
             if separator == "":
                 break
             if separator != ",":
                 raise ValueError(f"found '{separator}', expected: ',' or 'end of string'")
-            if not self._peek():
-                raise ValueError("found '', expected: identifier after ','")
+            following = self._peek()
+            if not _is_word(following) and following != "!":
+                raise ValueError(f"found '{following}', expected: identifier after ','")
         return found
 
     def _requirement(self) -> Requirement:
-        if self._peek() == "!":
+        absent = self._peek() == "!"
+        if absent:
             self._next()
-            return Requirement(self._key(), "!")
-        key = self._key()
-        operator = self._peek()
-        if operator in ("", ","):
-            return Requirement(key, "exists")
-        self._next()
-        if operator in ("=", "=="):
-            return Requirement(key, "in", frozenset((self._value(),)))
-        if operator == "!=":
-            return Requirement(key, "notin", frozenset((self._value(),)))
-        if operator in (">", "<"):
-            value = self._value()
-            try:
-                int(value)
-            except ValueError:
-                raise ValueError(
-                    "values[0]: Invalid value: for 'Gt', 'Lt' operators, the value must be an integer"
-                ) from None
-            return Requirement(key, "gt" if operator == ">" else "lt", frozenset((value,)))
-        if operator in ("in", "notin"):
-            return Requirement(key, operator, frozenset(self._values()))
-        raise ValueError(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
-
-    def _key(self) -> str:
         key = self._next()
-        if not key or key in "=!(),<>" or key in ("==", "!="):
-            raise ValueError(f"unable to parse requirement: found '{key}', expected: identifier")
+        if not _is_word(key):
+            raise ValueError(f"found '{key}', expected: identifier")
         if faults := names.qualified_name(key):
-            raise ValueError(f'unable to parse requirement: <nil>: Invalid value: "{key}": {"; ".join(faults)}')
-        return key
+            told = "; ".join(faults).replace("a qualified name must", "a valid label key must")
+            raise ValueError(f'<nil>: Invalid value: "{key}": {told}')
+        if absent:
+            return Requirement(key, "!")
+        if self._peek() in ("", ","):
+            return Requirement(key, "exists")
+        operator = self._next()
+        operation = _OPERATIONS.get(operator)
+        if operation is None:
+            raise ValueError(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+        values = self._values() if operator in _WORDS else [self._value()]
+        if operation in ("gt", "lt"):
+            _whole(values[0])
+        for position, value in enumerate(values):
+            if faults := names.label_value(value):
+                raise ValueError(f'values[{position}][{key}]: Invalid value: "{value}": {"; ".join(faults)}')
+        return Requirement(key, operation, frozenset(values))
 
     def _value(self) -> str:
         if self._peek() in ("", ","):
             return ""
         value = self._next()
-        if faults := names.label_value(value):
-            raise ValueError(f'unable to parse requirement: values[0][]: Invalid value: "{value}": {"; ".join(faults)}')
+        if not _is_word(value):
+            raise ValueError(f"found '{value}', expected: identifier")
         return value
 
     def _values(self) -> list[str]:
         if (opening := self._next()) != "(":
-            raise ValueError(f"unable to parse requirement: found '{opening}' expected: '('")
+            raise ValueError(f"found '{opening}' expected: '('")
+        first = self._peek()
+        if first == ")":
+            raise ValueError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty")
+        if first != "," and not _is_word(first):
+            raise ValueError(f"found '{first}', expected: ',', ')' or identifier")
         values: list[str] = []
         while True:
-            values.append("" if self._peek() in (",", ")") else self._value())
+            values.append(self._next() if _is_word(self._peek()) else "")
             match self._next():
                 case ",":
                     continue
                 case ")":
-                    return values
+                    return sorted(set(values))
                 case other:
-                    raise ValueError(f"unable to parse requirement: found '{other}', expected: ',' or ')'")
+                    raise ValueError(f"found '{other}', expected: ',' or ')'")
+
+
+def _is_word(token: str) -> bool:
+    return token != "" and token[0] not in _SYMBOLS
+
+
+def _whole(value: str) -> None:
+    try:
+        int(value)
+    except ValueError:
+        why = "for 'Gt', 'Lt' operators, the value must be an integer"
+        raise ValueError(f'values[0]: Invalid value: "{value}": {why}') from None

@@ -31,33 +31,44 @@ def parse_body(
         try:
             return cbor.loads(body), []
         except ValueError as e:
-            raise _unrecognized(kind, f"unable to determine group/version/kind: {e}", body, text=False) from None
+            raise _unrecognized(kind, f"unable to determine group/version/kind: {e}", body) from None
     if media == negotiation.PROTOBUF:
         from berg.machinery.codec import protobuf
 
         try:
             return protobuf.loads(body), []
         except ValueError as e:
-            raise status.bad_request(f"the object provided is unrecognized (must be of type {kind}): {e}") from None
+            raise _unrecognized(kind, e, body) from None
+    is_yaml = False
     try:
         if media == negotiation.YAML or (body[:1] not in b"{[ \n\t\r" and "content-type" not in request.headers):
             from berg.machinery.codec import yaml as yaml_codec
 
-            return yaml_codec.loads_strict(body)
-        return json_codec.loads_strict(body)
+            is_yaml = True
+            parsed, faults = yaml_codec.loads_strict(body)
+        else:
+            parsed, faults = json_codec.loads_strict(body)
     except ValueError as e:
-        raise _unrecognized(kind, e, body) from None
+        raise _unrecognized(kind, e if is_yaml else f"{_NO_KIND}{e}", body) from None
+    return ({} if parsed is None else parsed), faults
 
 
-def _unrecognized(kind: str, error: object, body: bytes, *, text: bool = True) -> ApiError:
-    shown = body[:30].hex()
+_NO_KIND = "couldn't get version/kind; json parse error: "
+_HEAD = (
+    'Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; '
+    'Kind string "json:\\"kind,omitempty\\"" }'
+)
+"""what upstream reads kind and version into"""
+
+
+def _unrecognized(kind: str, error: object, body: bytes) -> ApiError:
+    if kind == "DeleteOptions":
+        return status.bad_request(str(error))
     if not body:
         summary = "<empty>"
-    elif text and all(32 <= b < 127 or b in b"\n\r\t" for b in body[:30]):
-        quoted = json_codec.quote(body[:30].decode("ascii"))[1:-1]
-        summary = quoted + (" ..." if len(body) > 30 else "")
     else:
-        summary = shown + (" ..." if len(body) > 30 else "")
+        summary = body[:30].decode("utf-8", "replace") if body[:1] == b"{" else body[:30].hex()
+        summary += " ..." if len(body) > 30 else ""
     return status.bad_request(f"the object provided is unrecognized (must be of type {kind}): {error} ({summary})")
 
 
@@ -77,17 +88,16 @@ def decode(
 def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
     """Fills in a missing kind and apiVersion; refuses another one."""
     if not isinstance(obj, dict):
-        raise _unrecognized(
-            resource.kind, "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value", body
-        )
+        raise _unrecognized(resource.kind, f"{_NO_KIND}json: cannot unmarshal {_go_kind(obj)} into {_HEAD}", body)
     kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
-    if not isinstance(kind, str) or not isinstance(version, str):
-        raise _unrecognized(resource.kind, "couldn't get version/kind; json parse error", body)
+    for field, value in (("apiVersion", version), ("kind", kind)):
+        if not isinstance(value, str):
+            why = f"json: cannot unmarshal {_go_kind(value)} into Go struct field .{field} of type string"
+            raise _unrecognized(resource.kind, f"{_NO_KIND}{why}", body)
     if kind != resource.kind:
-        raise status.bad_request(
-            f'{kind} in version "{version.rpartition("/")[2]}" cannot be handled as a {resource.kind}: converting '
-            f"({_gvk(version, kind)}) to ({resource.group}.{resource.kind}): unknown conversion"
-        )
+        raise _another_kind(resource, kind, version)
+    if version != resource.api_version and _is_known(resource.api_version, kind) and not _is_known(version, kind):
+        raise _unregistered(f'{kind} in version "{version.rpartition("/")[2]}"', resource, kind, version)
     if version != resource.api_version:
         raise status.bad_request(
             f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
@@ -98,9 +108,35 @@ def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
         obj["metadata"] = {}
 
 
-def _gvk(version: str, kind: str) -> str:
+def _go_kind(value: object) -> str:
+    """What encoding/json calls it."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    return {dict: "object", list: "array", str: "string"}.get(type(value), "null")
+
+
+def _another_kind(resource: Resource, kind: str, version: str) -> ApiError:
+    v = version.rpartition("/")[2]
+    given = f'{kind} in version "{v}"'
+    if not _is_known(version, kind):
+        return _unregistered(given, resource, kind, version)
+    internal = resource.group.partition(".")[0] or "core"
+    return status.bad_request(
+        f"{given} cannot be handled as a {resource.kind}: converting ({v}.{kind}) to ({internal}.{resource.kind}): "
+        "unknown conversion"
+    )
+
+
+def _is_known(version: str, kind: str) -> bool:
     group, _, v = version.rpartition("/")
-    return f"{group}/{v}, Kind={kind}"
+    return schema.type_of(group, v, kind) is not None
+
+
+def _unregistered(given: str, resource: Resource, kind: str, version: str) -> ApiError:
+    why = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
+    return status.bad_request(f"{given} cannot be handled as a {resource.kind}: {why}")
 
 
 def canonical(

@@ -23,7 +23,7 @@ from berg.machinery.clock import parse_rfc3339, rfc3339
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEntry, KeyMissing, RevisionConflict
 
-_POLICIES = ("Background", "Foreground", "Orphan")
+_POLICIES = ("Foreground", "Background", "Orphan")
 WORKERS = 16
 
 
@@ -48,7 +48,7 @@ def validate_options(options: Obj) -> None:
             )
         )
     if policy is not None and policy not in _POLICIES:
-        errors.append(status.not_supported("propagationPolicy", policy, [*sorted(_POLICIES), "nil"]))
+        errors.append(status.not_supported("propagationPolicy", policy, [*_POLICIES, "nil"]))
     dry_run = options.get("dryRun") or []
     if dry_run and dry_run != ["All"]:
         errors.append(status.not_supported("dryRun", dry_run, ["All"]))

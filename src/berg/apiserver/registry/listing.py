@@ -49,9 +49,9 @@ async def read(registry: Registry, selection: Selection, options: ListOptions) -
     version, match = options.resource_version, options.resource_version_match
     token_revision = 0
     if options.continue_:
+        after, token_revision = _decode_token(options.continue_)
         if version not in ("", "0"):
             raise status.bad_request("specifying resource version is not allowed when using continue")
-        after, token_revision = _decode_token(options.continue_)
         exact = max(token_revision, 0)
         if token_revision < 0:
             await cacher.consistent()
@@ -114,7 +114,15 @@ def encode_token(key: str, revision: int) -> str:
     return base64.urlsafe_b64encode(token).decode().rstrip("=")
 
 
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
 def _decode_token(token: str) -> tuple[str, int]:
+    head = "invalid continue token: continue key is not valid"
+    fault = next((i for i, c in enumerate(token) if c not in _BASE64), None)
+    if fault is not None or len(token) % 4 == 1:
+        place = len(token) - 1 if fault is None else fault
+        raise status.bad_request(f"{head}: illegal base64 data at input byte {place}")
     try:
         parsed = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         if parsed["v"] != "meta.k8s.io/v1" or not parsed["rv"]:
@@ -124,7 +132,7 @@ def _decode_token(token: str) -> tuple[str, int]:
             raise ValueError("continue key is not valid")
         return start.removesuffix("\0"), revision
     except (ValueError, KeyError, TypeError, binascii.Error) as e:
-        raise status.bad_request(f"continue key is not valid: {e}") from None
+        raise status.bad_request(f"{head}: {e}") from None
 
 
 def _expired_token(after: str) -> ApiError:

@@ -8,7 +8,7 @@ from berg.apiserver.http.message import Request
 from berg.apiserver.registry.decoding import IGNORE, STRICT, WARN
 from berg.apiserver.requestinfo import is_true
 from berg.machinery import fields, labels, status
-from berg.machinery.status import FieldError, Obj
+from berg.machinery.status import ApiError, FieldError, Obj
 
 _MODES = (IGNORE, STRICT, WARN)
 
@@ -50,8 +50,10 @@ def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteO
         errors.append(status.required("fieldManager", "is required for apply patch"))
     if len(manager.encode()) > 128:
         errors.append(status.too_long("fieldManager", manager, 128))
-    if not manager.isprintable():
-        errors.append(status.invalid_value("fieldManager", manager, "should only contain printable characters"))
+    fault = next(((i, c) for i, c in enumerate(manager) if not c.isprintable()), None)
+    if fault is not None:
+        why = f"invalid character U+{ord(fault[1]):04X} (at position {len(manager[: fault[0]].encode())})"
+        errors.append(status.invalid_value("fieldManager", manager, why))
     mode = request.arg("fieldValidation") or WARN
     if mode not in _MODES:
         errors.append(status.not_supported("fieldValidation", mode, ["", *_MODES]))
@@ -114,9 +116,17 @@ def _integer(request: Request, name: str) -> int | None:
     if not text:
         return None
     try:
-        return int(text)
+        value = int(text) if text.isascii() and "_" not in text and text.strip() == text else None
     except ValueError:
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+        value = None
+    if value is None:
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if not -(1 << 63) <= value < 1 << 63:
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return value
+
+
+_WITH_CONTINUE = "resourceVersionMatch is forbidden when continue is provided"
 
 
 def _validate(o: ListOptions) -> None:
@@ -140,11 +150,9 @@ def _validate(o: ListOptions) -> None:
             )
         if match and match not in ("", "NotOlderThan"):
             errors.append(status.not_supported("resourceVersionMatch", match, ["NotOlderThan"]))
-        if o.continue_:
-            errors.append(status.forbidden_field("continue", "continue is forbidden for watch"))
+        if match and o.continue_:
+            errors.append(status.forbidden_field("resourceVersionMatch", _WITH_CONTINUE))
     else:
-        if o.send_initial_events is not None:
-            errors.append(status.forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
         if match:
             if not version:
                 errors.append(
@@ -153,11 +161,7 @@ def _validate(o: ListOptions) -> None:
                     )
                 )
             if o.continue_:
-                errors.append(
-                    status.forbidden_field(
-                        "resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"
-                    )
-                )
+                errors.append(status.forbidden_field("resourceVersionMatch", _WITH_CONTINUE))
             if match not in ("Exact", "NotOlderThan"):
                 errors.append(status.not_supported("resourceVersionMatch", match, ["Exact", "NotOlderThan", ""]))
             if match == "Exact" and version == "0":
@@ -166,8 +170,20 @@ def _validate(o: ListOptions) -> None:
                         "resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
                     )
                 )
+        if o.send_initial_events is not None:
+            errors.append(status.forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     if errors:
         raise status.invalid("meta.k8s.io", "ListOptions", "", errors)
-    if version and not version.isdigit():
-        why = f'strconv.ParseUint: parsing "{version}": invalid syntax'
-        raise status.invalid("meta.k8s.io", "ListOptions", "", [status.invalid_value("resourceVersion", version, why)])
+    if version:
+        check_version(version, watch=o.watch)
+
+
+def check_version(version: str, *, watch: bool = False) -> None:
+    """Raises BadRequest, and for a watch, as upstream does, an error of the server."""
+    if version.isascii() and version.isdigit() and int(version) < 1 << 64:
+        return
+    why = "value out of range" if version.isascii() and version.isdigit() else "invalid syntax"
+    text = f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: parsing "{version}": {why}'
+    if watch:
+        raise ApiError(500, "", text)
+    raise status.bad_request(f"invalid resource version: {text}")

@@ -54,11 +54,17 @@ class Selection:
         for requirement in self.fields.requirements:
             field = requirement.field
             if field not in _METADATA and field not in self.strategy.labels_in(resource.version):
-                gvr = f"{resource.group}/{resource.version}, Resource={resource.plural}"
-                raise status.bad_request(
-                    f'Unable to find "{gvr}" that match label selector "{self.labels}", field selector '
-                    f'"{self.fields}": field label not supported: {field}'
-                )
+                raise status.bad_request(self._unknown(resource, field))
+
+    def _unknown(self, resource: Resource, field: str) -> str:
+        """Kinds that have fields of their own to select by say it in other words than those that have none."""
+        if resource.plural == "jobs" and resource.group == "batch":
+            return f'field label "{field}" not supported for Job'
+        if resource.plural == "resourceslices":
+            return f"field label not supported for {resource.api_version}, Kind=ResourceSlice: {field}"
+        if self.registry.custom or self.strategy.labels_in(resource.version):
+            return f"field label not supported: {field}"
+        return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
     def _predicate(self) -> Predicate | None:
         if self.labels.everything and self.fields.everything:

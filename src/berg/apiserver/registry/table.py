@@ -38,7 +38,8 @@ def included(request: Request) -> str:
     """`None`, `Metadata` or `Object`: what each row carries. Raises BadRequest."""
     wanted = request.arg("includeObject") if request.raw_query else ""
     if wanted not in _INCLUDE:
-        raise status.bad_request(f'unrecognized includeObject value: "{wanted}"')
+        why = f"includeObject: Invalid value: \"{wanted}\": must be 'Metadata', 'Object', 'None', or empty"
+        raise status.bad_request(f"Unable to convert to Table as requested: {why}")
     return wanted or "Metadata"
 
 

@@ -220,8 +220,14 @@ def delete_options(request: Request) -> Obj:
     """From the body, else from the query. Raises ApiError."""
     if request.body:
         parsed, _ = decoding.parse_body(request, "DeleteOptions")
-        if not isinstance(parsed, dict) or parsed.get("kind", "DeleteOptions") not in ("DeleteOptions", ""):
+        if not isinstance(parsed, dict):
             raise status.bad_request("decoded object cannot be converted to DeleteOptions")
+        kind = parsed.get("kind") or "DeleteOptions"
+        if kind != "DeleteOptions":
+            version = parsed.get("apiVersion") or "meta.k8s.io/v1"
+            scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
+            why = f'no kind "{kind}" is registered for version "{version}" in scheme "{scheme}"'
+            raise status.bad_request(why)
         options: Obj = parsed
     else:
         options = {}
