@@ -89,7 +89,7 @@ async def _store(call: Call, obj: Obj) -> CacheEntry:
     key = registry.key(call.namespace, name)
     cacher = registry.cacher or await registry.open()
     prune_empty_meta(obj)
-    if obj["metadata"].pop("resourceVersion", None) not in (None, "", "0"):
+    if obj["metadata"].pop("resourceVersion", None) not in (None, "", "0") and not call.dry_run:
         raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
     if registry.convert_custom is not None:
         obj = (await registry.convert_custom([obj], registry.storage))[0]

@@ -43,7 +43,6 @@ def fill_system_fields(obj: Obj, now: datetime) -> None:
     meta = obj["metadata"]
     meta["creationTimestamp"] = rfc3339(now)
     meta["uid"] = new_uid()
-    meta.pop("resourceVersion", None)
     wipe_system_fields(meta)
 
 

@@ -59,7 +59,8 @@ async def update(
             await _may_create(call)
             obj = await transform(None)
             if obj["metadata"].get("uid"):
-                raise registry.conflict(call.name, _uid_mismatch(obj["metadata"]["uid"], ""))
+                raise registry.conflict(call.name, _uid_mismatch(key, obj["metadata"]["uid"], ""))
+            obj["metadata"].pop("resourceVersion", None)
             return Updated(await creating.create(call, obj, tracked=tracked), created=True)
         try:
             return Updated(await _update_once(call, key, entry, transform, tracked, admission_kind))
@@ -102,7 +103,7 @@ async def _update_once(
     else:
         obj = await transform(orjson.loads(entry.raw))
     meta, old_meta = obj.setdefault("metadata", {}), old["metadata"]
-    _check_preconditions(call, meta, old_meta)
+    _check_preconditions(call, key, meta, old_meta)
     creating.dedup_owners(call, obj)
     if tracked:
         await fieldmanager.on_update(call, obj, old)
@@ -134,11 +135,11 @@ async def _update_once(
             finish(stored)
 
 
-def _check_preconditions(call: Call, meta: Obj, old_meta: Obj) -> None:
+def _check_preconditions(call: Call, key: str, meta: Obj, old_meta: Obj) -> None:
     registry = call.registry
     uid = meta.get("uid")
     if uid and uid != old_meta.get("uid"):
-        raise registry.conflict(call.name, _uid_mismatch(uid, old_meta.get("uid", "")))
+        raise registry.conflict(call.name, _uid_mismatch(key, uid, old_meta.get("uid", "")))
     version = meta.get("resourceVersion") or ""
     if version in ("", "0"):
         if not registry.strategy.allow_unconditional_update:
@@ -152,8 +153,11 @@ def _check_preconditions(call: Call, meta: Obj, old_meta: Obj) -> None:
         raise registry.conflict(call.name)
 
 
-def _uid_mismatch(wanted: str, found: str) -> str:
-    return f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+def _uid_mismatch(key: str, wanted: str, found: str) -> str:
+    return (
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
+        f"failed: UID in precondition: {wanted}, UID in object meta: {found}"
+    )
 
 
 def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
