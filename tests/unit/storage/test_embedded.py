@@ -196,11 +196,14 @@ class FailingLog(Log):
 
     error: BaseException | None = None
 
+    def may_write_here(self) -> bool:
+        return False
+
     def append(self, seq: int, last: int, data: bytes, done: Done) -> None:
         if self.error is not None:
             error, self.error = self.error, None
             assert isinstance(error, (NoSpace, Unavailable))
-            self._jobs.put(lambda: done(error))
+            self._put(lambda: done(error))
         else:
             super().append(seq, last, data, done)
 

@@ -290,7 +290,11 @@ class EmbeddedStore:
         self._committing = batch
         self._seq += 1
         last = batch.changes[-1].mod_revision if batch.changes else self.pending.revision
-        self.log.append(self._seq, last, b"".join(batch.parts), self._on_disk)
+        data = b"".join(batch.parts)
+        if self.log.may_write_here():
+            self._committed(self.log.write_here(self._seq, last, data))
+        else:
+            self.log.append(self._seq, last, data, self._on_disk)
 
     def _on_disk(self, error: StoreError | None) -> None:
         """On the log's thread."""

@@ -1,4 +1,4 @@
-"""The durable log: one SQLite file in WAL mode, written by one thread.
+"""The durable log: one SQLite file in WAL mode, written by its thread, or by the loop while the disk is quick.
 
     log      one row per commit: the records of every write that went into it, with their checksum
     base     the live keys as they were at `base_revision`, one row each, with a checksum
@@ -12,7 +12,8 @@ Beside the file stands `FILE.ack`: the number of the last row that was acknowled
 each commit. It never runs ahead of the disk, so a log that ends before it has lost acknowledged writes, and is
 refused. SQLite by itself would open a cut-off WAL without a word.
 
-The thread owns the connection. Everything here but `submit` and `append` runs on it or before it starts.
+The thread owns the connection as long as it has something to do; when it has not, `write_here` may be called, on
+the thread that calls `submit` and `append`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import sqlite3
 import struct
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berg.storage.embedded.pace import Pace
 from berg.storage.embedded.records import BadRecord, Record, decode
 from berg.storage.embedded.walcheck import check_wal, wal_path
 from berg.storage.interface import Corrupt, KeyValue, NoSpace, StoreError, Unavailable
@@ -93,7 +96,12 @@ class Log:
         self._ack_fd = -1
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-commit", daemon=True)
+        self._queued = self._finished = 0
+        """jobs of the thread; each number is written by one side only"""
         self._broken = False
+        self._wal_pages = 0
+        """about how many there are in the write-ahead log since the last checkpoint"""
+        self.pace = Pace()
 
     # -- opening and closing
 
@@ -227,6 +235,23 @@ class Log:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            self._finished += 1
+
+    def _put(self, job: Callable[[], None]) -> None:
+        self._queued += 1
+        self._jobs.put(job)
+
+    def may_write_here(self) -> bool:
+        """Asked once for each commit: `write_here`, or else `append`."""
+        return self._queued == self._finished and self.pace.quick()
+
+    def write_here(self, seq: int, last: int, data: bytes) -> StoreError | None:
+        """Writes one commit; it is on disk, or has failed, when this returns."""
+        started = time.perf_counter()
+        failed = self._append(seq, last, zlib.crc32(data), data)
+        self.pace.took(time.perf_counter() - started)
+        self._keep_up(seq)
+        return failed
 
     def append(self, seq: int, last: int, data: bytes, done: Done) -> None:
         """Writes one commit; `done` is called on the log's thread when it is on disk or has failed.
@@ -235,7 +260,8 @@ class Log:
         checksum is made here, and the mark of what is acknowledged is the loop's business (`acknowledge`).
         """
         crc = zlib.crc32(data)
-        self._jobs.put(lambda: done(self._append(seq, last, crc, data)))
+        self._put(lambda: done(self._append(seq, last, crc, data)))
+        self._keep_up(seq)
 
     def acknowledge(self, seq: int) -> None:
         """The commit is on disk, and its writers are about to be told."""
@@ -249,15 +275,30 @@ class Log:
         try:
             db = self._usable()
             db.execute("INSERT INTO log (seq, last, crc, data) VALUES (?,?,?,?)", (seq, last, crc, data))
-            self._acked = seq
-            self.size_bytes += len(data)
-            if seq % 64 == 0:
-                self._measure()
-                self._grow_wal()
         except (sqlite3.Error, OSError) as e:
             self._after_failure(e)
             return failure(e)
+        self._acked = seq
+        self.size_bytes += len(data)
+        self._wal_pages += 2 + len(data) // _PAGE_BYTES
         return None
+
+    def _keep_up(self, seq: int) -> None:
+        if seq % 64 == 0:
+            self._put(self._upkeep)
+
+    def _upkeep(self) -> None:
+        try:
+            db = self._usable()
+            self._measure()
+            self._grow_wal()
+            if self._wal_pages > _CHECKPOINT_PAGES * 3 // 4:  # before SQLite does it in the middle of a commit
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._wal_pages = 0
+        except sqlite3.Error as e:
+            self._after_failure(e)
+        except OSError:
+            pass  # no room to grow ahead of time
 
     def _grow_wal(self) -> None:
         """Gives a busy store's write-ahead log its whole size ahead of time: syncing a write into space that is
@@ -310,7 +351,7 @@ class Log:
             else:
                 done(result, None)
 
-        self._jobs.put(run)
+        self._put(run)
 
 
 def ack_path(path: Path) -> Path:
