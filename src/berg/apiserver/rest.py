@@ -15,11 +15,58 @@ from berg.machinery import status
 from berg.machinery.resources import Resource, builtin
 from berg.machinery.status import ApiError
 
-_DEPRECATED = {
-    ("", "v1", "componentstatuses"): "v1 ComponentStatus is deprecated in v1.19+",
-    ("", "v1", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+_LIVES: dict[str, tuple[tuple[str, str, int, str], ...]] = {
+    "v1": (("componentstatuses", "ComponentStatus", 19, ""),),
+    "admissionregistration.k8s.io/v1beta1": (
+        ("mutatingadmissionpolicies", "MutatingAdmissionPolicy", 37, "admissionregistration.k8s.io/v1"),
+        ("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", 37, "admissionregistration.k8s.io/v1"),
+    ),
+    "admissionregistration.k8s.io/v1alpha1": (
+        ("mutatingadmissionpolicies", "MutatingAdmissionPolicy", 35, ""),
+        ("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", 35, ""),
+    ),
+    "certificates.k8s.io/v1beta1": (
+        ("clustertrustbundles", "ClusterTrustBundle", 37, ""),
+        ("podcertificaterequests", "PodCertificateRequest", 38, ""),
+    ),
+    "coordination.k8s.io/v1beta1": (("leasecandidates", "LeaseCandidate", 36, ""),),
+    "coordination.k8s.io/v1alpha2": (("leasecandidates", "LeaseCandidate", 35, ""),),
+    "resource.k8s.io/v1beta2": (
+        ("deviceclasses", "DeviceClass", 36, ""),
+        ("devicetaintrules", "DeviceTaintRule", 39, ""),
+        ("resourceclaims", "ResourceClaim", 36, ""),
+        ("resourceclaimtemplates", "ResourceClaimTemplate", 36, ""),
+        ("resourceslices", "ResourceSlice", 36, ""),
+    ),
+    "resource.k8s.io/v1beta1": (
+        ("deviceclasses", "DeviceClass", 35, ""),
+        ("resourceclaims", "ResourceClaim", 35, ""),
+        ("resourceclaimtemplates", "ResourceClaimTemplate", 35, ""),
+        ("resourceslices", "ResourceSlice", 35, ""),
+    ),
+    "resource.k8s.io/v1alpha3": (
+        ("devicetaintrules", "DeviceTaintRule", 36, ""),
+        ("resourcepoolstatusrequests", "ResourcePoolStatusRequest", 39, ""),
+    ),
+    "storagemigration.k8s.io/v1beta1": (("storageversionmigrations", "StorageVersionMigration", 38, ""),),
 }
-"""of built-in resources"""
+"""group version → plural, kind, the minor release since which it is deprecated (three later it may be gone), and the
+group version to use instead"""
+
+
+def _deprecations() -> dict[tuple[str, str, str], str]:
+    found = {
+        ("", "v1", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    }
+    for api_version, kinds in _LIVES.items():
+        group, _, version = api_version.rpartition("/")
+        for plural, kind, since, instead in kinds:
+            text = f"{api_version} {kind} is deprecated in v1.{since}+"
+            if group:
+                text += f", unavailable in v1.{since + 3}+"
+            found[group, version, plural] = f"{text}; use {instead} {kind}" if instead else text
+    return found
+
 
 SubHandler = Callable[[Request, Registry, Resource], Awaitable[Response]]
 ActionHandler = Callable[[Request, Resource], Awaitable[Response]]
@@ -35,7 +82,7 @@ class Resources:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.table: dict[tuple[str, str, str], Resource] = {}
-        self.deprecations = dict(_DEPRECATED)
+        self.deprecations = _deprecations()
         """(group, version, plural) → what clients are warned of, whatever they ask"""
         self.deprecated: set[tuple[str, str, str]] = set()
         """what has been asked for although it is deprecated"""

@@ -53,7 +53,10 @@ class Selection:
     def _check_fields(self, resource: Resource) -> None:
         for requirement in self.fields.requirements:
             field = requirement.field
-            if field not in _METADATA and field not in self.strategy.labels_in(resource.version):
+            own = self.strategy.labels_in(resource.version)
+            if field == "metadata.namespace" and own and not (resource.namespaced or self.registry.custom):
+                raise status.bad_request(self._unknown(resource, field))
+            if field not in _METADATA and field not in own:
                 raise status.bad_request(self._unknown(resource, field))
 
     def _unknown(self, resource: Resource, field: str) -> str:

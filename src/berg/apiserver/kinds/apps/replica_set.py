@@ -39,8 +39,3 @@ class ReplicaSetStrategy(WorkloadStrategy):
         from berg.apiserver.kinds.apps.validation import validate_replica_counts
 
         return validate_replica_counts(obj, old)
-
-    field_labels = ("status.replicas",)
-
-    def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return {"status.replicas": str((obj.get("status") or {}).get("replicas") or 0)}

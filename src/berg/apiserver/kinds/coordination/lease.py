@@ -56,7 +56,6 @@ class LeaseCandidateStrategy(Strategy):
     generation = False
     allow_create_on_update = True
     allow_unconditional_update = False
-    field_labels = ("spec.leaseName",)
     columns = [
         cells.NAME,
         Column("LeaseName", cells.at("spec.leaseName")),
@@ -93,6 +92,3 @@ class LeaseCandidateStrategy(Strategy):
 
     def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
         return names.config_map_key(name)
-
-    def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return {"spec.leaseName": (obj.get("spec") or {}).get("leaseName") or ""}

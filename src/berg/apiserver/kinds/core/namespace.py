@@ -20,7 +20,7 @@ FINALIZER = "kubernetes"
 class NamespaceStrategy(Strategy):
     namespaced = False
     generation = False
-    field_labels = ("status.phase", "name")
+    field_labels = ("status.phase",)
     columns = [cells.NAME, Column("Status", cells.at("status.phase")), cells.AGE]
 
     def default(self, obj: Obj) -> None:
@@ -78,7 +78,7 @@ class NamespaceStrategy(Strategy):
         return []
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return {"status.phase": (obj.get("status") or {}).get("phase") or "", "name": obj["metadata"].get("name", "")}
+        return {"status.phase": (obj.get("status") or {}).get("phase") or ""}
 
 
 def validate_finalizer(name: str, path: str) -> list[FieldError]:

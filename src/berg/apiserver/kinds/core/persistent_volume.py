@@ -36,7 +36,6 @@ def _claim(obj: Obj) -> str:
 class PersistentVolumeStrategy(Strategy):
     namespaced = False
     generation = False
-    field_labels = ("name",)
     columns = [
         cells.NAME,
         Column("Capacity", lambda o: ((o.get("spec") or {}).get("capacity") or {}).get("storage", "0")),
@@ -101,6 +100,3 @@ class PersistentVolumeStrategy(Strategy):
                 "recommended approach is to use dynamic provisioning."
             )
         return found
-
-    def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return {"name": obj["metadata"].get("name", "")}

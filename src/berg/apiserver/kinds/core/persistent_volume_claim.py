@@ -29,7 +29,6 @@ def _capacity(obj: Obj) -> str:
 @strategy_for("", "persistentvolumeclaims")
 class PersistentVolumeClaimStrategy(Strategy):
     generation = False
-    field_labels = ("name",)
     columns = [
         cells.NAME,
         Column("Status", phase),
@@ -84,9 +83,6 @@ class PersistentVolumeClaimStrategy(Strategy):
                 f'metadata.annotations[{BETA_CLASS}]: deprecated since v1.8; use "storageClassName" attribute instead'
             )
         return [*found, *claim_spec_warnings(obj.get("spec") or {}, "spec")]
-
-    def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return {"name": obj["metadata"].get("name", "")}
 
 
 _SOURCES = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
