@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from berg.apiserver.admission import sight
-from berg.apiserver.admission.interface import Api, Attributes
+from berg.apiserver.admission.interface import Api, Attributes, StillAsked
+from berg.apiserver.auth.authorization import AuthzAttributes, Verdict
 from berg.apiserver.http.message import User
-from berg.machinery.resources import Resource
 
 if TYPE_CHECKING:
     from berg.machinery.cel.library.authorizer import Ask
@@ -26,21 +26,37 @@ def variables(a: Attributes) -> dict[str, Any]:
 
 
 def asking(api: Api, a: Attributes) -> Ask:
-    def ask(about: Mapping[str, Any], verb: str) -> bool:
-        user = a.user
-        if account := about.get("serviceAccount"):
-            namespace, _, _ = account.partition("/")
-            groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
-            user = User(f"system:serviceaccount:{account.replace('/', ':')}", groups=groups)
-        r = Resource(about.get("group", ""), "*", about.get("resource", ""), "", bool(about.get("namespace")))
-        question = api.authorize(
-            user, verb, r, about.get("namespace", ""), about.get("name", ""), about.get("subresource", "")
-        )
-        try:
-            question.send(None)
-        except StopIteration as answer:
-            return bool(answer.value)
-        question.close()
-        raise RuntimeError("the authorizer does not answer at once")
+    def ask(about: Mapping[str, Any], verb: str) -> tuple[bool, str]:
+        key = (verb, *sorted(about.items()))
+        verdict = (a.decisions or {}).get(key)
+        if verdict is None:
+            answer = api.decide(_question(a.user, about, verb))
+            if not isinstance(answer, Verdict):
+                raise StillAsked(key, answer)
+            verdict = answer
+        if verdict.error and not verdict.allowed:
+            raise RuntimeError(verdict.error)
+        return verdict.allowed, verdict.reason
 
     return ask
+
+
+def _question(user: User, about: Mapping[str, Any], verb: str) -> AuthzAttributes:
+    if account := about.get("serviceAccount"):
+        namespace, _, _ = account.partition("/")
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+        user = User(f"system:serviceaccount:{account.replace('/', ':')}", groups=groups)
+    if "path" in about:
+        return AuthzAttributes(user, verb, path=about["path"], is_resource=False)
+    return AuthzAttributes(
+        user,
+        verb,
+        about.get("group", ""),
+        "*",
+        about.get("resource", ""),
+        about.get("subresource", ""),
+        about.get("namespace", ""),
+        about.get("name", ""),
+        field_selector=about.get("fieldSelector", ""),
+        label_selector=about.get("labelSelector", ""),
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from time import perf_counter
 
-from berg.apiserver.admission.interface import Api, Attributes, Plugin
+from berg.apiserver.admission.interface import Api, Attributes, Plugin, StillAsked
 from berg.apiserver.histogram import Histogram
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
@@ -157,7 +157,10 @@ class AdmissionChain:
             for plugin in plugins:
                 if plugin.handles(a):
                     name = plugin.name
-                    await (plugin.admit(a) if step == "admit" else plugin.validate(a))
+                    try:
+                        await (plugin.admit(a) if step == "admit" else plugin.validate(a))
+                    except StillAsked as waiting:
+                        await _run_again(plugin, a, step, waiting)
                     now = perf_counter()
                     self._observe(name, a.operation, step, "false", now - started)
                     started = now
@@ -186,6 +189,15 @@ class AdmissionChain:
         """Lets go what plugins hold (connections to webhooks)."""
         for plugin in self.plugins:
             await plugin.close()
+
+
+async def _run_again(plugin: Plugin, a: Attributes, step: str, waiting: StillAsked) -> None:
+    while True:
+        a.decisions = {**(a.decisions or {}), waiting.key: await waiting.answer}
+        try:
+            return await (plugin.admit(a) if step == "admit" else plugin.validate(a))
+        except StillAsked as next_:
+            waiting = next_
 
 
 def _looks_at(plugin: Plugin, resource: str, subresource: str, operation: str) -> bool:

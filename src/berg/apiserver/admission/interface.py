@@ -6,10 +6,11 @@ A plugin is one small module with one class; `admission/chain.py` lists them. Re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from berg.apiserver.auth.authorization import AuthzAttributes, Verdict
 from berg.apiserver.http.message import User
 from berg.machinery.clock import Clock
 from berg.machinery.resources import Resource
@@ -61,8 +62,19 @@ class Attributes:
     """(group, version, kind) of `obj` where a subresource is read as another kind (Scale, Eviction, Binding)"""
     requested: Resource | None = None
     """the resource in the version the client asked for, where that is not `resource`'s"""
+    decisions: dict[object, Verdict] | None = None
+    """what a webhook has said to expressions that asked the authorizer"""
     rounds: Rounds | None = None
     """made by the first plugin that may want the mutating plugins run once more"""
+
+
+class StillAsked(BaseException):
+    """An expression asks the authorizer something that a webhook has to be asked for: expressions cannot wait, so the
+    plugin is run again when the answer is there. No Exception: nothing on the way may take it for a fault."""
+
+    def __init__(self, key: object, answer: Awaitable[Verdict]) -> None:
+        self.key = key
+        self.answer = answer
 
 
 class Api(Protocol):
@@ -97,6 +109,8 @@ class Api(Protocol):
         name: str = "",
         subresource: str = "",
     ) -> bool: ...
+
+    def decide(self, asked: AuthzAttributes) -> Verdict | Awaitable[Verdict]: ...
 
     def strategy(self, resource: Resource) -> Any: ...
 

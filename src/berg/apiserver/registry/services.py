@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from berg.apiserver.auth.authorization import Authorizer, AuthzAttributes, settled
+from berg.apiserver.auth.authorization import Answer, Authorizer, AuthzAttributes, settled
 from berg.apiserver.config import Config
 from berg.apiserver.http.message import User
 from berg.apiserver.registry import conversion
@@ -207,11 +207,14 @@ class Services:
         name: str = "",
         subresource: str = "",
     ) -> bool:
-        assert self.authorizer is not None
         asked = AuthzAttributes(
             user, verb, resource.group, resource.version, resource.plural, subresource, namespace, name
         )
-        return (await settled(self.authorizer.authorize(asked))).allowed
+        return (await settled(self.decide(asked))).allowed
+
+    def decide(self, asked: AuthzAttributes) -> Answer:
+        assert self.authorizer is not None
+        return self.authorizer.authorize(asked)
 
     def strategy(self, resource: Resource) -> Strategy:
         registry = self.registries.get((resource.group, resource.plural))

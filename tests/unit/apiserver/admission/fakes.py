@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from berg.apiserver.admission.interface import CREATE, Attributes
+from berg.apiserver.auth.authorization import ALLOWED, NO_OPINION, AuthzAttributes, Verdict
 from berg.apiserver.http.message import User
 from berg.apiserver.registry.strategy import strategy_of
 from berg.machinery import status
@@ -63,6 +64,9 @@ class FakeApi:
         self, user: User, verb: str, r: Resource, namespace: str = "", name: str = "", subresource: str = ""
     ) -> bool:
         return (user.name, verb, name) in self.allowed
+
+    def decide(self, asked: AuthzAttributes) -> Verdict:
+        return ALLOWED if (asked.user.name, asked.verb, asked.name) in self.allowed else NO_OPINION
 
     def strategy(self, r: Resource) -> Any:
         return strategy_of(r)

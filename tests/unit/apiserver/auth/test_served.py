@@ -176,3 +176,37 @@ async def test_everybody_and_nobody(serve: Any) -> None:
     code, answer = await (await serve(authorization_mode=["AlwaysDeny"])).ask("GET", "/api/v1/pods", user=joe)
     assert code == 403
     assert answer["message"].endswith("at the cluster scope: Everything is forbidden.")
+
+
+async def test_policies_that_ask_wait_for_the_webhook(serve: Any, issuer: OpenIDIssuer, tmp_path: Path) -> None:
+    def access(review: dict[str, Any]) -> dict[str, Any]:
+        asked = review["spec"]["resourceAttributes"]
+        return {"status": {"allowed": asked["resource"] != "secrets", "reason": f"{asked['resource']}?"}}
+
+    issuer.answers["/access"] = access
+    path = tmp_path / "authorization.yaml"
+    path.write_text(_authorization(issuer))
+    served = await serve(authorization_config=str(path))
+    group = "/apis/admissionregistration.k8s.io/v1"
+    check = "authorizer.group('').resource('{0}').namespace('default').check('get')"
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]
+    spec = {
+        "matchConstraints": {"resourceRules": rules},
+        "validations": [
+            {"expression": check.format("pods") + ".allowed()", "message": "pods"},
+            {
+                "expression": check.format("secrets") + ".allowed()",
+                "messageExpression": check.format("secrets") + ".reason()",
+            },
+        ],
+    }
+    await served.create(f"{group}/validatingadmissionpolicies", {"metadata": {"name": "p"}, "spec": spec})
+    bound = {"policyName": "p", "validationActions": ["Deny"]}
+    await served.create(f"{group}/validatingadmissionpolicybindings", {"metadata": {"name": "p"}, "spec": bound})
+    from berg.apiserver.http.message import User
+
+    jane = User("jane", groups=("system:authenticated",))
+    body = {"metadata": {"name": "c"}}
+    code, answer = await served.ask("POST", "/api/v1/namespaces/default/configmaps", body, user=jane)
+    assert code == 422
+    assert answer["message"].endswith("denied request: secrets?")

@@ -15,8 +15,8 @@ from typing import Any
 from berg.machinery.cel.library import on
 from berg.machinery.cel.values import EvaluationError, Named
 
-Ask = Callable[[Mapping[str, Any], str], bool]
-"""(what is asked about, verb) → allowed; may raise"""
+Ask = Callable[[Mapping[str, Any], str], tuple[bool, str]]
+"""(what is asked about, verb) → allowed, why; may raise"""
 
 _PREFIX = "kubernetes.authorization."
 AUTHORIZER, RESOURCE, DECISION = f"{_PREFIX}Authorizer", f"{_PREFIX}ResourceCheck", f"{_PREFIX}Decision"
@@ -56,9 +56,10 @@ def _check(x: Named, verb: str, ask: Ask | None) -> Named:
     if ask is None:
         raise EvaluationError("no such overload")
     try:
-        return Named(DECISION, {"allowed": ask(x.value, verb), "error": ""})
+        allowed, why = ask(x.value, verb)
+        return Named(DECISION, {"allowed": allowed, "reason": why, "error": ""})
     except Exception as e:
-        return Named(DECISION, {"allowed": False, "error": str(e)})
+        return Named(DECISION, {"allowed": False, "reason": "", "error": str(e)})
 
 
 on("check", _PATH, "string", "any")(_check)
@@ -66,4 +67,4 @@ on("check", RESOURCE, "string", "any")(_check)
 on("allowed", DECISION)(lambda d: d.value["allowed"])
 on("errored", DECISION)(lambda d: bool(d.value["error"]))
 on("error", DECISION)(lambda d: d.value["error"])
-on("reason", DECISION)(lambda d: "")
+on("reason", DECISION)(lambda d: d.value["reason"])
