@@ -80,7 +80,7 @@ async def test_an_upgrade_joins_both_ends(plain: HTTPServer) -> None:
     front = HTTPServer(handle, host="127.0.0.1")
     await front.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
-    writer.write(b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n")
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")
     assert b"101 " in head and b"Upgrade: SPDY/3.1" in head
     writer.write(b"hello")

@@ -179,7 +179,7 @@ async def test_what_is_under_way_is_finished(leaving: tuple[HTTPServer, asyncio.
     readers, writers = [], []
     for path in (b"/slow", b"/watch"):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET %b HTTP/1.1\r\n\r\n" % path)
+        writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
         readers.append(reader)
         writers.append(writer)
     await readers[1].readuntil(b"one\n")

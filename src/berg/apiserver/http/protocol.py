@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections import deque
 from functools import lru_cache
@@ -32,12 +33,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = (1 << 20) + 4096
+HEADER_S, BODY_S = 32.0, 60.0
+"""how long a client may take to say what it wants, and to send what goes with it"""
 MAX_PIPELINED = 16
+IDLE_S = 90.0
+"""how long a connection may lie still between requests"""
 SLOW_CLIENT_S = 60.0
 """how long a client may leave a full write buffer unread before it is dropped"""
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n" for s in HTTPStatus}
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _LIST_HEADERS = ("impersonate-", "x-remote-")
 """repeated headers whose values are a list: joined by newlines, which no value can contain"""
 
@@ -45,6 +51,10 @@ _LIST_HEADERS = ("impersonate-", "x-remote-")
 @lru_cache(maxsize=512)
 def _header_name(name: bytes) -> str:
     return name.decode("latin-1").lower()
+
+
+class _HeaderTooLarge(ValueError):
+    """More than any client of good will sends."""
 
 
 class HTTPProtocol(asyncio.Protocol):
@@ -72,6 +82,8 @@ class HTTPProtocol(asyncio.Protocol):
         self._body_bytes = 0
         self._rejected: Response | None = None
         self._in_message = False
+        self._deadline = 0.0
+        """when the message that is being received must be there, or the part of it that comes now"""
 
     # ---- the transport's side
 
@@ -136,12 +148,17 @@ class HTTPProtocol(asyncio.Protocol):
             self._reading_paused = True
         except (httptools.HttpParserError, ValueError) as e:
             log.debug("bad request from %s: %s", self.remote, e)
-            self._abandon(Response(400, b"400 Bad Request", "text/plain; charset=utf-8"))
+            fault = e.__context__ if isinstance(e, httptools.HttpParserCallbackError) else e
+            large = isinstance(fault, _HeaderTooLarge)
+            code, text = (431, "Request Header Fields Too Large") if large else (400, "Bad Request")
+            why = f": {fault}" if isinstance(fault, ValueError) and str(fault) else ""
+            self._abandon(Response(code, f"{code} {text}{why}".encode(), "text/plain; charset=utf-8"))
 
     # ---- the parser's side
 
     def on_message_begin(self) -> None:
         self._in_message = True
+        self._deadline = self.last_active + HEADER_S
         self._url = b""
         self._headers = {}
         self._header_bytes = 0
@@ -164,9 +181,12 @@ class HTTPProtocol(asyncio.Protocol):
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > MAX_HEADER_BYTES:
-            raise ValueError("header too large")
+            raise _HeaderTooLarge
 
     def on_headers_complete(self) -> None:
+        self._deadline = self.last_active + BODY_S
+        if "host" not in self._headers and self.parser.get_http_version() != "1.0":
+            raise ValueError("missing required Host header")
         length = self._headers.get("content-length")
         if length is not None and length.isdigit() and int(length) > self.server.max_body_bytes:
             self._reject_body()
@@ -182,7 +202,8 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _reject_body(self) -> None:
         error = status.too_large(f"limit is {self.server.max_body_bytes}")
-        self._abandon(Response(413, codec.dumps(error.to_status())))
+        headers = {"Cache-Control": "no-cache, private"}
+        self._abandon(Response(413, codec.dumps(error.to_status()), headers=headers))
 
     def on_message_complete(self) -> None:
         self._in_message = False
@@ -192,6 +213,8 @@ class HTTPProtocol(asyncio.Protocol):
         path, _, query = self._url.partition(b"?")
         if path[:1] != b"/" and path != b"*":  # absolute form
             path = httptools.parse_url(self._url).path or b"/"
+        if b"%" in path and _BAD_ESCAPE.search(path):
+            raise ValueError
         body = self._body
         request = Request(
             method=parser.get_method().decode("ascii"),
@@ -377,9 +400,11 @@ class HTTPProtocol(asyncio.Protocol):
             self.task.cancel()
         self.transport.abort()
 
-    def idle_since(self) -> float | None:
-        """When it fell idle; None while it answers something."""
-        return None if self.task is not None or self.raw is not None else self.last_active
+    def overdue(self, now: float) -> bool:
+        """Nothing has come for long, or not all that should have; never while it answers something."""
+        if self.task is not None or self.raw is not None:
+            return False
+        return now > self._deadline if self._in_message else now - self.last_active > IDLE_S
 
 
 async def _close_stream(response: Response) -> None:

@@ -14,8 +14,6 @@ from berg.apiserver.http.protocol import HTTPProtocol
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 90.0
-HEADER_S = 32.0
 LAST_WORDS_S = 1.0
 """for the end of streams, when the server stops"""
 
@@ -75,8 +73,7 @@ class HTTPServer:
         """Closes what has been idle too long. One timer for all connections."""
         now = time.monotonic()
         for connection in list(self.connections):
-            since = connection.idle_since()
-            if since is not None and now - since > (HEADER_S if connection._in_message else IDLE_S):
+            if connection.overdue(now):
                 connection.shut_down()
         self._sweeper = self.loop.call_later(10.0, self._sweep)
 
