@@ -90,6 +90,9 @@ class APIServer:
         import_module("berg.apiserver.crd.definition")
         for room in kinds.ROOMS:
             import_module(f"berg.apiserver.kinds.{room}")
+        from berg.apiserver.kinds.core.pod_spec import security
+
+        security.Capabilities.allow_privileged = config.allow_privileged
         self.services = Services(config, store)
         self.services.spawn = self.spawn
         if config.tracing_config_file:

@@ -210,3 +210,21 @@ async def test_policies_that_ask_wait_for_the_webhook(serve: Any, issuer: OpenID
     code, answer = await served.ask("POST", "/api/v1/namespaces/default/configmaps", body, user=jane)
     assert code == 422
     assert answer["message"].endswith("denied request: secrets?")
+
+
+async def test_privileged_containers_can_be_refused(serve: Any) -> None:
+    from berg.apiserver.kinds.core.pod_spec.security import Capabilities
+
+    served = await serve(allow_privileged=False, disable_admission_plugins=["ServiceAccount"])
+    container = {"name": "c", "image": "i", "securityContext": {"privileged": True}}
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    code, answer = await served.ask("POST", "/api/v1/namespaces/default/pods", pod)
+    Capabilities.allow_privileged = True  # of the whole process
+    assert code == 422
+    assert answer["details"]["causes"] == [
+        {
+            "field": "spec.containers[0].securityContext.privileged",
+            "message": "Forbidden: disallowed by cluster policy",
+            "reason": "FieldValueForbidden",
+        }
+    ]

@@ -88,11 +88,20 @@ def app_armor_profile(profile: Obj | None, path: str) -> list[FieldError]:
     return checks.one_of(f"{path}.type", kind, _PROFILE_TYPES, empty="type is required when appArmorProfile is set")
 
 
+class Capabilities:
+    """What this process lets anybody ask for; set once, when a server starts. Source: kubernetes pkg/capabilities."""
+
+    allow_privileged = True
+
+
 def validate_security_context(sc: Obj | None, path: str, *, host_users: bool) -> list[FieldError]:
     """A container's."""
     if not sc:
         return []
-    errors = _id(f"{path}.runAsUser", sc.get("runAsUser")) + _id(f"{path}.runAsGroup", sc.get("runAsGroup"))
+    errors = []
+    if sc.get("privileged") and not Capabilities.allow_privileged:
+        errors.append(forbidden_field(f"{path}.privileged", "disallowed by cluster policy"))
+    errors += _id(f"{path}.runAsUser", sc.get("runAsUser")) + _id(f"{path}.runAsGroup", sc.get("runAsGroup"))
     if (mount := sc.get("procMount")) is not None:
         if mount not in ("Default", "Unmasked"):
             errors.append(not_supported(f"{path}.procMount", mount, ["Default", "Unmasked"]))
