@@ -48,7 +48,7 @@ class RequestInfo:
 
 def is_true(values: list[str] | None) -> bool:
     """As upstream reads a boolean parameter: what is there and is not said to be false."""
-    return bool(values) and values[0].lower() not in ("false", "0")
+    return values is not None and values != [] and values[0].lower() not in ("false", "0")
 
 
 def resolve(request: Request) -> RequestInfo:

@@ -114,7 +114,9 @@ def _go_kind(value: object) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    return {dict: "object", list: "array", str: "string"}.get(type(value), "null")
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
 
 
 def _another_kind(resource: Resource, kind: str, version: str) -> ApiError:
