@@ -151,13 +151,17 @@ SPECS = [
     ),
     (
         "horizontalpodautoscalers.autoscaling",
-        {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 3, "maxReplicas": 2},
+        {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+            "minReplicas": 3,
+            "maxReplicas": 2,
+        },
         ["spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`"],
     ),
     (
         "horizontalpodautoscalers.autoscaling",
         {
-            "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
             "maxReplicas": 2,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}],
         },

@@ -119,6 +119,11 @@ class HorizontalPodAutoscalerStrategy(Strategy):
 
         return validate_autoscaler(obj)
 
+    def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.autoscaling.validation import validate_autoscaler
+
+        return validate_autoscaler(obj, old)
+
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds import checks
 

@@ -28,19 +28,23 @@ _MAX_PERIOD_S = 1800
 _MAX_STABILIZATION_S = 3600
 
 
-def validate_autoscaler(obj: Obj) -> list[FieldError]:
-    spec = obj.get("spec") or {}
+def validate_autoscaler(obj: Obj, old: Obj | None = None) -> list[FieldError]:
+    spec, before = obj.get("spec") or {}, (old or {}).get("spec") or {}
     least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
     errors: list[FieldError] = []
-    if least is not None and least < 1:
-        errors.append(invalid_value("spec.minReplicas", least, "must be greater than or equal to 1"))
+    lowest = 0 if before.get("minReplicas") == 0 else 1
+    if least is not None and least < lowest:
+        errors.append(invalid_value("spec.minReplicas", least, f"must be greater than or equal to {lowest}"))
     if most == 0:
         errors.append(required("spec.maxReplicas", "must be set and greater than 0"))
     elif most < 0:
         errors.append(invalid_value("spec.maxReplicas", most, "must be greater than or equal to 1"))
     if least is not None and most < least:
         errors.append(invalid_value("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`"))
-    errors += _reference(spec.get("scaleTargetRef") or {}, "spec.scaleTargetRef")
+    target, known = spec.get("scaleTargetRef") or {}, before.get("scaleTargetRef") or {}
+    same = old is not None and all((target.get(k) or "") == (known.get(k) or "") for k in ("apiVersion", "kind"))
+    grouped = not same and target.get("kind") != "ReplicationController"
+    errors += _reference(target, "spec.scaleTargetRef", grouped=grouped)
     for i, metric in enumerate(spec.get("metrics") or ()):
         errors += _metric(metric, f"spec.metrics[{i}]")
     behavior = spec.get("behavior") or {}
@@ -50,13 +54,16 @@ def validate_autoscaler(obj: Obj) -> list[FieldError]:
     return errors
 
 
-def _reference(ref: Obj, at: str) -> list[FieldError]:
+def _reference(ref: Obj, at: str, *, grouped: bool = False) -> list[FieldError]:
+    """`grouped`: the core group is none that can be scaled."""
     errors: list[FieldError] = []
     for key in ("kind", "name"):
         errors += checks.required_name(f"{at}.{key}", ref.get(key), names.path_segment)
     version = ref.get("apiVersion") or ""
     if version.count("/") > 1:
         errors.append(invalid_value(f"{at}.apiVersion", version, f"unexpected GroupVersion string: {version}"))
+    elif grouped and "/" not in version:
+        errors.append(invalid_value(f"{at}.apiVersion", version, "apiVersion must specify API group"))
     return errors
 
 

@@ -18,7 +18,7 @@ class LimitRangeStrategy(Strategy):
     has_status = False
     generation = False
     allow_create_on_update = True
-    columns = [cells.NAME, Column("Created At", cells.at("metadata.creationTimestamp"))]
+    columns = [cells.NAME, Column("Created At", cells.at("metadata.creationTimestamp"), "date")]
 
     def default(self, obj: Obj) -> None:
         for item in (obj.get("spec") or {}).get("limits") or ():

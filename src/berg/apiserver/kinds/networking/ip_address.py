@@ -37,7 +37,7 @@ class IPAddressStrategy(Strategy):
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         ref = (obj.get("spec") or {}).get("parentRef")
-        if not ref:
+        if ref is None:
             return [required("spec.parentRef")]
         errors = [
             invalid_value("spec.parentRef.group", ref["group"], text)

@@ -10,7 +10,7 @@ from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.kinds.label_selectors import validate_labels
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery import names
-from berg.machinery.status import FieldError, Obj
+from berg.machinery.status import FieldError, Obj, duplicate
 
 
 @strategy_for("node.k8s.io", "runtimeclasses")
@@ -24,10 +24,19 @@ class RuntimeClassStrategy(Strategy):
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         errors = checks.required_name("handler", obj.get("handler"), names.dns1123_label)
+        if (overhead := obj.get("overhead")) is not None:
+            from berg.apiserver.kinds.core.pod_spec.resource_checks import validate_requirements
+
+            errors += validate_requirements({"limits": overhead.get("podFixed") or {}}, "overhead")
         if scheduling := obj.get("scheduling"):
             from berg.apiserver.kinds.core.pod_spec.scheduling import validate_tolerations
 
             errors += validate_labels(scheduling.get("nodeSelector"), "scheduling.nodeSelector")
+            seen: list[Obj] = []
+            for i, toleration in enumerate(scheduling.get("tolerations") or ()):
+                at = f"scheduling.tolerations[{i}]"
+                errors += [duplicate(at, toleration)] if toleration in seen else []
+                seen.append(toleration)
             errors += validate_tolerations(scheduling.get("tolerations"), "scheduling.tolerations")
         return errors
 

@@ -81,7 +81,7 @@ class _BindingStrategy(Strategy):
                 errors += [invalid_value(f"{path}.name", name, text) for text in names.dns1123_subdomain(name)]
             if group:
                 errors.append(not_supported(f"{path}.apiGroup", group, [""]))
-            if not subject.get("namespace"):
+            if not subject.get("namespace") and not self.namespaced:
                 errors.append(required(f"{path}.namespace"))
         elif kind in ("User", "Group"):
             if group != GROUP:

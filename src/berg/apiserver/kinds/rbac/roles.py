@@ -17,7 +17,7 @@ class _RoleStrategy(Strategy):
     has_status = False
     generation = False
     allow_create_on_update = True
-    columns: Sequence[Column] = [cells.NAME, Column("Created At", cells.at("metadata.creationTimestamp"))]
+    columns: Sequence[Column] = [cells.NAME, Column("Created At", cells.at("metadata.creationTimestamp"), "date")]
 
     def default(self, obj: Obj) -> None:
         obj.setdefault("rules", None)
@@ -45,7 +45,7 @@ class ClusterRoleStrategy(_RoleStrategy):
         from berg.apiserver.kinds.label_selectors import validate_selector
 
         errors = super().validate(ctx, obj)
-        if aggregation := obj.get("aggregationRule"):
+        if (aggregation := obj.get("aggregationRule")) is not None:
             selectors = aggregation.get("clusterRoleSelectors") or ()
             if not selectors:
                 errors.append(
@@ -55,7 +55,9 @@ class ClusterRoleStrategy(_RoleStrategy):
                     )
                 )
             for i, selector in enumerate(selectors):
-                errors += validate_selector(selector, f"aggregationRule.clusterRoleSelectors[{i}]")
+                at = f"aggregationRule.clusterRoleSelectors[{i}]"
+                if faults := validate_selector(selector, at):
+                    errors += [*faults, invalid_value(at, None, "invalid label selector.")]
         return errors
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from berg.apiserver.kinds import cells
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
-from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, not_supported
+from berg.machinery.status import FieldError, Obj, forbidden_field, not_supported, required
 
 HIGHEST_USER_PRIORITY = 1_000_000_000
 SYSTEM_PREFIX = "system-"
@@ -51,9 +51,9 @@ class PriorityClassStrategy(Strategy):
         policy = obj.get("preemptionPolicy")
         if policy is not None and policy not in ("Never", "PreemptLowerPriority"):
             if policy == "":
-                errors.append(invalid_value("preemptionPolicy", policy, "field is required"))
+                errors.append(required("preemptionPolicy"))
             else:
-                errors.append(not_supported("preemptionPolicy", policy, ["Never", "PreemptLowerPriority"]))
+                errors.append(not_supported("preemptionPolicy", policy, ["PreemptLowerPriority", "Never"]))
         return errors
 
     def _system_fault(self, name: str, value: int, default: bool) -> str:

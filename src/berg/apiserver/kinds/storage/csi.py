@@ -5,7 +5,7 @@ Source: kubernetes pkg/apis/storage/v1/defaults.go, pkg/apis/storage/validation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from berg.apiserver.kinds import cells, checks
 from berg.apiserver.kinds.core.pod_spec.resources import canonical_list
@@ -73,6 +73,18 @@ class CSIDriverStrategy(Strategy):
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return self.validate(ctx, obj) + immutable(obj, old, "spec.attachRequired", "spec.volumeLifecycleModes")
 
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        spec = obj.get("spec") or {}
+        tokens = spec.get("tokenRequests")
+        if not tokens or spec.get("serviceAccountTokenInSecrets") is not None:
+            return ()
+        if old is not None and tokens == (old.get("spec") or {}).get("tokenRequests"):
+            return ()
+        return (
+            "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
+            "possible logging of tokens in volume attributes",
+        )
+
 
 @strategy_for("storage.k8s.io", "csinodes")
 class CSINodeStrategy(Strategy):
@@ -103,8 +115,7 @@ class CSIStorageCapacityStrategy(Strategy):
     allow_unconditional_update = False
     columns = [
         cells.NAME,
-        Column("StorageClassName", cells.at("storageClassName")),
-        Column("Capacity", cells.at("capacity", "<unset>")),
+        Column("Created At", cells.at("metadata.creationTimestamp"), "date"),
     ]
 
     def default(self, obj: Obj) -> None:

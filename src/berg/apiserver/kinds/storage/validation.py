@@ -18,7 +18,7 @@ _BINDING = ("Immediate", "WaitForFirstConsumer")
 _GROUP_POLICIES = ("File", "None", "ReadWriteOnceWithFSType")
 _LIFECYCLES = ("Persistent", "Ephemeral")
 _MAX_PARAMETERS, _MAX_PARAMETERS_SIZE = 512, 256 * 1024
-_LONGEST_NODE_ID = 192
+_LONGEST_NODE_ID = 256
 
 
 def validate_storage_class(obj: Obj) -> list[FieldError]:
