@@ -41,15 +41,21 @@ class Watcher:
         return self
 
     async def __anext__(self) -> Sequence[CacheEvent]:
+        if await self.ready():
+            return self.take()
+        raise StopAsyncIteration
+
+    async def ready(self) -> bool:
+        """Waits until there is something to take. False: it has ended."""
         while not self._closed:
             if self._batches:
-                return self.take()
+                return True
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        raise StopAsyncIteration
+        return False
 
     def take(self) -> Sequence[CacheEvent]:
         """What has gathered, without waiting; nothing when there is nothing."""

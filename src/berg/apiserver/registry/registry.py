@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from berg.apiserver.registry import conversion
+from berg.apiserver.registry.crowd import Crowd
 from berg.apiserver.registry.negotiation import CUSTOM_MEDIA_TYPES, MEDIA_TYPES
 from berg.apiserver.registry.strategy import Strategy
 from berg.machinery import names, schema, status
@@ -90,8 +91,10 @@ class Registry:
         """version → schema, for a custom resource"""
         self.scale_view: dict[str, Any] = {}
         """version → its scale subresource, for a custom resource"""
-        self.watching = 0
-        """how many watch now"""
+        self.crowd = Crowd()
+        """all who watch now"""
+        self.chunks: dict[tuple[object, ...], bytes] = {}
+        """framed watch events in one piece, shared among watchers of a crowd"""
         self.frames: dict[tuple[int, str, str], bytes] = {}
         """framed watch events, shared among watchers"""
         self._followers: list[asyncio.Task[None]] = []

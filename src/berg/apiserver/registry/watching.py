@@ -31,9 +31,7 @@ from berg.storage.interface import RevisionCompacted
 BOOKMARK_S = 60.0
 KEPT_FRAMES, LARGEST_KEPT_BYTES = 512, 64 * 1024
 MAX_COALESCED = 100
-CROWD = 100
-PAUSE_PER_WATCHER_S, LONGEST_PAUSE_S = 0.00005, 0.05
-"""when many watch, each is written to only so often: what comes meanwhile goes in one write"""
+KEPT_CHUNKS, LARGEST_KEPT_CHUNK_BYTES = 16, 1 << 20
 
 
 @dataclass(slots=True)
@@ -48,6 +46,10 @@ class Watch:
     accepted: negotiation.Accepted
     include: str = ""
     columns_sent: bool = False
+    marked: bool = False
+    """a bookmark of its own is among what it will take next"""
+    view: tuple[str, ...] = ()
+    """what it sees, and how: watchers of one view get the same bytes"""
 
     @property
     def plain(self) -> bool:
@@ -147,26 +149,45 @@ class Watch:
 
         def offer_bookmark() -> None:
             nonlocal bookmarks
+            self.marked = True
             watcher.offer((CacheEvent("BOOKMARK", cacher.revision, None),))
             bookmarks = loop.call_later(BOOKMARK_S, offer_bookmark)
 
         if self.options.allow_bookmarks:
             bookmarks = loop.call_later(BOOKMARK_S * (0.9 + 0.1 * random.random()), offer_bookmark)
-        registry = self.registry
-        registry.watching += 1
+        crowd = self.registry.crowd
+        crowd.size += 1
         try:
-            async for events in watcher:
-                chunk = await self._frames(events)
-                if chunk:
-                    yield b"".join(chunk)
-                    if registry.watching > CROWD:
-                        await asyncio.sleep(min(registry.watching * PAUSE_PER_WATCHER_S, LONGEST_PAUSE_S))
+            while await watcher.ready():
+                if crowd.large:
+                    await crowd.turn()
+                events = watcher.take()
+                if events:
+                    data = await self._chunk(events)
+                    if data:
+                        yield data
         finally:
-            registry.watching -= 1
+            crowd.size -= 1
             end.cancel()
             if bookmarks is not None:
                 bookmarks.cancel()
             watcher.close()
+
+    async def _chunk(self, events: Sequence[CacheEvent]) -> bytes:
+        """The frames of some events in one. Those who watch the same and take their turns together share it."""
+        if not self.registry.crowd.large or not self.plain or self.marked:
+            self.marked = False
+            return b"".join(await self._frames(events))
+        chunks = self.registry.chunks
+        name = (*self.view, events[0].revision, events[-1].revision, len(events))
+        data = chunks.get(name)
+        if data is None:
+            data = b"".join(await self._frames(events))
+            if len(data) <= LARGEST_KEPT_CHUNK_BYTES:
+                if len(chunks) >= KEPT_CHUNKS:
+                    del chunks[next(iter(chunks))]
+                chunks[name] = data
+        return data
 
     async def _frames(self, events: Sequence[CacheEvent]) -> list[bytes]:
         predicate = self.selection.predicate
@@ -229,6 +250,8 @@ async def watch(
     cacher = registry.cacher or await registry.open()
     selection = Selection(registry, resource, namespace, options)
     watcher = Watch(request, registry, resource, selection, options, accepted, table.included(request))
+    selectors = (request.arg("labelSelector"), request.arg("fieldSelector"))
+    watcher.view = (accepted.media_type, namespace, request.info.name, *selectors)
     version = options.resource_version
     initial: listing.Page | None = None
     if options.send_initial_events or (version in ("", "0") and options.send_initial_events is None):
