@@ -58,6 +58,9 @@ HOOKS = (
 
 
 class APIServer:
+    read_only = False
+    """nothing is written of its own accord either: it serves what somebody else left"""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.services: Services

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from berg.apiserver import milestones
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import negotiation
 from berg.apiserver.server import APIServer
@@ -28,8 +29,12 @@ _HARMLESS = ("authentication.k8s.io", "authorization.k8s.io")
 class SnapshotServer(APIServer):
     """An API server that only reads."""
 
+    read_only = True
+
     async def _run_hooks(self) -> None:
-        self._hooks_left.clear()  # nothing is made: no namespaces, no roles, no service of its own
+        # nothing is made: no namespaces, no roles, no service of its own, and no APIServices
+        self._hooks_left.clear()
+        self.milestones.reached(milestones.REGISTERED)
 
     async def handle(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD") or any(f"/apis/{group}/" in request.path for group in _HARMLESS):

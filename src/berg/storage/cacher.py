@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from berg.storage.interface import Store
-    from berg.storage.transform import Transformer
+    from berg.storage.transform import Adopt, Transformer
     from berg.storage.watchcache import WatchCache
 
 Obj = dict[str, Any]
@@ -183,8 +183,12 @@ def open_cacher(
     api_version: str,
     kind: str,
     transformer: Transformer | None = None,
+    adopt: Adopt | None = None,
 ) -> WatchCache:
-    """A Cacher of the objects under `prefix` (`/registry/pods/`), not started. One per store and prefix."""
+    """A Cacher of the objects under `prefix` (`/registry/pods/`), not started. One per store and prefix. `adopt`: for
+    objects that are stored in another form than Berg's own of this version."""
     from berg.storage.watchcache import WatchCache
 
-    return WatchCache(store, prefix, namespaced=namespaced, api_version=api_version, kind=kind, transformer=transformer)
+    return WatchCache(
+        store, prefix, namespaced=namespaced, api_version=api_version, kind=kind, transformer=transformer, adopt=adopt
+    )

@@ -9,8 +9,8 @@ Without one, values are JSON; what a real etcd or a snapshot holds in protobuf i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import orjson
 
@@ -81,12 +81,18 @@ class CBOR:
             await self._then.prepare(values)
 
 
-def decode_value(data: bytes) -> bytes:
+Adopt = Callable[[dict[str, Any]], None]
+"""Makes an object that somebody else wrote what Berg would have written, in place."""
+
+
+def decode_value(data: bytes, head: bytes = b'{"kind":"', adopt: Adopt | None = None) -> bytes:
     """A stored value as canonical JSON: `kind`, `apiVersion`, `metadata` first, no resourceVersion.
 
-    Bytes that Berg wrote come back as they are. Raises TransformError.
+    Bytes that Berg wrote begin with `head` and come back as they are; upstream's end in a newline. Raises
+    TransformError.
     """
-    if data.startswith(b'{"kind":"') and b'"metadata":{' in data[:400]:
+    ours = data.startswith(head) and b'"metadata":{' in data[:400]
+    if ours and (adopt is None or not data.endswith(b"\n")):
         return data
     try:
         if data.startswith(PROTOBUF_MAGIC):
@@ -99,9 +105,11 @@ def decode_value(data: bytes) -> bytes:
             obj = cbor.loads(data)
         else:
             obj = orjson.loads(data)
+        if adopt is not None:
+            adopt(obj)
         metadata = dict(obj.get("metadata") or {})
         metadata.pop("resourceVersion", None)
-        head = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": metadata}
-        return orjson.dumps({**head, **obj, "metadata": metadata})
+        ordered = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": metadata}
+        return orjson.dumps({**ordered, **obj, "metadata": metadata})
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise TransformError(f"the stored value is no object: {e}") from e

@@ -51,7 +51,7 @@ from berg.storage.interface import (
     TxnRequest,
     prefix_end,
 )
-from berg.storage.transform import Transformer, TransformError, decode_value
+from berg.storage.transform import Adopt, Transformer, TransformError, decode_value
 
 RECENT_EVENTS = 2048
 FRESH_TIMEOUT_S = 3.0
@@ -116,6 +116,7 @@ class WatchCache:
         api_version: str,
         kind: str,
         transformer: Transformer | None = None,
+        adopt: Adopt | None = None,
     ) -> None:
         self.store = store
         self.prefix = prefix.encode()
@@ -123,6 +124,8 @@ class WatchCache:
         self.api_version = api_version
         self.kind = kind
         self._transformer = transformer
+        self._adopt = adopt
+        self._head = b'{"kind":"' if adopt is None else f'{{"kind":"{kind}","apiVersion":"{api_version}",'.encode()
         self._swap = store.swap if isinstance(store, Synchronous) else self._transact
         self._hub = hub_of(store, self.prefix)
         self._entries: dict[str, Entry] = {}
@@ -216,7 +219,7 @@ class WatchCache:
         stale = False
         if self._transformer is not None:
             data, stale = self._transformer.from_storage(self.prefix + key.encode(), data)
-        return decode_value(data), stale
+        return decode_value(data, self._head, self._adopt), stale
 
     # -- events
 

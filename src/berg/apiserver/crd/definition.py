@@ -51,6 +51,12 @@ class DefinitionStrategy(Strategy):
         state["storedVersions"] = stored
         obj["status"] = state
 
+    def begin_delete(self, obj: Obj) -> None:
+        """It stays until its objects are gone."""
+        finalizers = obj["metadata"].setdefault("finalizers", [])
+        if FINALIZER not in finalizers:
+            finalizers.append(FINALIZER)
+
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         return [*_own_name(obj), *definition_rules.faults(obj["spec"]), *_stored(obj), *_approved(obj, None)]
 

@@ -111,11 +111,12 @@ class CustomResources:
                     "message": "not all names are accepted",
                 }
             )
-        await self._write(name, accepted, conditions)
+        if not self._server.read_only:
+            await self._write(name, accepted, conditions)
         # Only now: who finds the resource served and then updates its definition must not meet our own write.
         if served:
             self._install(crd)
-        if crd["metadata"].get("deletionTimestamp"):
+        if crd["metadata"].get("deletionTimestamp") and not self._server.read_only:
             await self._finalize(name)
 
     # ---- names
@@ -173,11 +174,6 @@ class CustomResources:
             state["acceptedNames"] = accepted
             for condition in conditions:
                 metas.set_condition(state.setdefault("conditions", []), condition, now)
-            if crd["metadata"].get("deletionTimestamp"):
-                return
-            finalizers = crd["metadata"].setdefault("finalizers", [])
-            if FINALIZER not in finalizers and _true(crd, "Established"):
-                finalizers.append(FINALIZER)
 
         await modify(self._definitions, "", name, change)
 

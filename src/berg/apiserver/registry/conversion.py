@@ -38,7 +38,7 @@ def conversion(plural: str, source: str, target: str) -> Callable[[Convert], Con
 
 @cache
 def _load() -> None:
-    for room in ("autoscaling", "events"):
+    for room in ("autoscaling", "definitions", "events"):
         import_module(f"berg.apiserver.registry.conversions.{room}")
 
 
@@ -52,3 +52,16 @@ def convert(obj: Obj, source: Resource, target: Resource) -> Obj:
         obj["apiVersion"] = target.api_version
         obj["kind"] = target.kind
     return obj
+
+
+def adopt(obj: Obj, storage: Resource) -> None:
+    """Turns an object that another version wrote to the store, one no longer served perhaps, into the storage
+    version's."""
+    source = obj["apiVersion"]
+    if source != storage.api_version:
+        _load()
+        special = _conversions.get((storage.plural, source, storage.api_version))
+        if special is not None:
+            special(obj)
+        obj["apiVersion"] = storage.api_version
+        obj["kind"] = storage.kind

@@ -88,6 +88,7 @@ async def _delete_once(call: Call, key: str, entry: CacheEntry, options: Obj) ->
     outcome = _begin(call, obj, options)
     if outcome == "pending":
         return Deleted(entry, gone=False)
+    registry.strategy.begin_delete(obj)
     finalizers = _finalizers(call, obj, options)
     if finalizers:
         obj["metadata"]["finalizers"] = finalizers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from berg.apiserver.auth.authorization import Answer, Authorizer, AuthzAttributes, settled
@@ -89,6 +90,7 @@ class Services:
             api_version=storage.api_version,
             kind=storage.kind,
             transformer=self._transformer(registry),
+            adopt=None if registry.custom else partial(_adopt, registry),
         )
         await cacher.start()
         return cacher
@@ -230,3 +232,10 @@ def _opened(registry: Registry) -> Cacher:
     if registry.cacher is None:
         raise ApiError(503, "ServiceUnavailable", f"{registry.storage.plural} are not read yet")
     return registry.cacher
+
+
+def _adopt(registry: Registry, obj: Obj) -> None:
+    """An object as somebody else stored it: of another version perhaps, and without what a reader fills in. Upstream's
+    decoder fills in defaults whenever it reads, so it stores objects that lack them."""
+    conversion.adopt(obj, registry.storage)
+    registry.strategy.default(obj)

@@ -131,6 +131,9 @@ class Strategy:
     async def begin_update(self, ctx: Context, obj: Obj, old: Obj) -> Callable[[bool], None] | None:
         return None
 
+    def begin_delete(self, obj: Obj) -> None:
+        """What an object gets whose deletion has been asked for: finalizers of the kind's own, in place."""
+
     async def after_delete(self, ctx: Context, obj: Obj) -> None:
         """Gives back what `begin_create` reserved."""
 

@@ -24,6 +24,9 @@ def to_events(obj: Obj) -> None:
     _rename(obj, _NAMES)
     for field in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp", "eventTime"):
         obj.setdefault(field, None)
+    for field in ("reportingController", "reportingInstance"):
+        if not obj.get(field):
+            obj.pop(field, None)  # core's type always writes these, this group's only when there is something
 
 
 @conversion("events", "events.k8s.io/v1", "v1")
