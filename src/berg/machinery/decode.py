@@ -120,11 +120,13 @@ def _struct(type_: TypeDef, obj: Obj, path: str, unknown: list[str], where: _Whe
                     continue
             else:
                 new = decoder(field, value, f"{path}.{key}" if path else key, unknown, where, type_)
+                if not new and not droppable and new.__class__ in (list, dict) and field.type in ("array", "map"):
+                    new = None  # what is stored does not tell an empty one from none
                 if new is not value:
                     obj[key] = new
                 if new or not droppable or (field.wire in NEVER_EMPTY and not (field.omitzero and new is None)):
                     continue
-                if key == "managedFields":  # [] asks for a reset, see patch.apply
+                if key == "managedFields" and path == "metadata":  # [] asks for a reset, see patch.apply
                     continue
         if drop is None:
             drop = []
@@ -195,7 +197,7 @@ def _map(field: Field, value: Any, path: str, unknown: list[str], where: _Where 
     decoder = _DECODERS[item.wire]
     for key, inner in value.items():
         if inner is None:
-            value[key] = zero(item)
+            value[key] = "" if item.wire == "bytes" else zero(item)
         elif decoder is not _string or inner.__class__ is not str:
             new = decoder(item, inner, f"{path}.{key}", unknown, here, owner)
             if new is not inner:

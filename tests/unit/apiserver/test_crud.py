@@ -177,3 +177,39 @@ async def test_faults_are_told_in_the_order_in_which_they_stand(served: Served) 
     code, refused = await served.ask("POST", f"{MAPS}?fieldValidation=Strict", body)
     faults = 'unknown field "metadata.x", unknown field "zzz", duplicate field "data", duplicate field "immutable"'
     assert code == 400 and refused["message"].endswith(f"strict decoding error: {faults}")
+
+
+async def test_writes_as_upstream_answers_them(served: Served) -> None:
+    """Found by sending the same random writes to kube-apiserver and comparing."""
+    accounts, roles = "/api/v1/namespaces/default/serviceaccounts", "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    await served.create(accounts, {"metadata": {"name": "a"}, "secrets": [{}]})
+    manifest = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}}
+    path = f"{accounts}/a?fieldManager=m"
+    code, refused = await served.patch(path, manifest, APPLY)
+    why = '.secrets: element 0: associative list with keys has an element that omits all key fields ["name"]'
+    told = "failed to create manager for existing fields: failed to convert new object (default/a; /v1, Kind="
+    assert code == 500 and refused["message"].startswith(f"{told}ServiceAccount) to smd typed: {why}")
+
+    code, refused = await served.patch(path, {"metadata": {"uid": "other"}})
+    assert (code, refused["details"]["causes"][0]["field"]) == (422, "metadata.uid")
+    code, refused = await served.patch(path, {"apiVersion": {}})
+    assert (code, "cannot unmarshal object into Go struct field .apiVersion" in refused["message"]) == (422, True)
+
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"a": "!"}}
+    code, refused = await served.patch("/api/v1/namespaces/default/secrets/a?fieldManager=m", secret, APPLY)
+    to = "to proper version: unable to convert unstructured object to /v1, Kind=Secret: error decoding from json: "
+    told = f"failed to convert new object (/a; /v1, Kind=Secret) {to}illegal base64 data at input byte 0"
+    assert (code, refused["message"]) == (500, told)
+
+    made = await served.create(roles, {"metadata": {"name": "none"}, "rules": []})
+    assert made["rules"] is None
+    made = await served.create("/api/v1/namespaces/default/secrets", {"metadata": {"name": "n"}, "data": {"a": None}})
+    assert made["data"] == {"a": ""}
+    target = {"kind": "Deployment", "name": "d", "apiVersion": "v1"}
+    spec = {"scaleTargetRef": target, "maxReplicas": 3}
+    path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
+    code, refused = await served.ask("POST", path, {"metadata": {"name": "h"}, "spec": spec})
+    assert (code, refused["details"]["causes"][0]["message"]) == (
+        422,
+        'Invalid value: "v1": apiVersion must specify API group',
+    )

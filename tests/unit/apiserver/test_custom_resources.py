@@ -101,6 +101,17 @@ async def test_refusals(served: Served) -> None:
     assert code == 422 and refused["details"]["causes"][0]["message"] == "Invalid value: may not change"
 
 
+async def test_an_update_must_say_what_it_is_of(served: Served) -> None:
+    await define(served)
+    made = await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    del made["metadata"]["resourceVersion"]
+    code, refused = await served.ask("PUT", f"{TABS}/a", made)
+    assert (code, refused["message"].partition(": ")[2]) == (
+        422,
+        "metadata.resourceVersion: Invalid value: 0: must be specified for an update",
+    )
+
+
 async def test_status_scale_generation(served: Served) -> None:
     await define(served)
     await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1", "replicas": 1}})

@@ -54,6 +54,8 @@ class Version:
 
 
 class CustomStrategy(Strategy):
+    allow_unconditional_update = False
+
     def __init__(self, crd: Obj, versions: dict[str, Version]) -> None:
         spec = crd["spec"]
         self.versions = versions

@@ -19,7 +19,7 @@ from berg.apiserver.registry.views import WHOLE, View
 from berg.machinery import status
 from berg.machinery.codec import yaml as yaml_codec
 from berg.machinery.patch import apply as machinery
-from berg.machinery.status import Obj
+from berg.machinery.status import ApiError, Obj
 
 
 async def apply(request: Request, call: Call, view: View, options: WriteOptions) -> Updated:
@@ -39,6 +39,13 @@ async def apply(request: Request, call: Call, view: View, options: WriteOptions)
         )
     encoded = orjson.dumps(applied)
     now = call.context.clock.now()
+
+    def unfit(_: Any, reason: str) -> ApiError:
+        kind = machinery.shown_kind(applied)
+        if reason.startswith("illegal base64"):
+            reason = f"error decoding from json: {reason}"
+        text = f"to proper version: unable to convert unstructured object to {kind}: {reason}"
+        return ApiError(500, "", f"failed to convert new object ({machinery.shown_name(applied)}) {text}")
 
     async def merged(current: Obj | None) -> Obj:
         live = None if current is None else (await registry.many_to_version([current], resource))[0]
@@ -62,7 +69,7 @@ async def apply(request: Request, call: Call, view: View, options: WriteOptions)
         if own:
             result["metadata"]["resourceVersion"] = own
         part = WHOLE if not view.identity else view
-        return await finish(call, part, live or {}, result, options.field_validation, faults)
+        return await finish(call, part, live or {}, result, options.field_validation, faults, unfit)
 
     return await update(
         call, merged, may_create=not call.subresource, tracked=False, admission_kind=view.admission_kind

@@ -89,11 +89,11 @@ def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
     """Fills in a missing kind and apiVersion; refuses another one."""
     if not isinstance(obj, dict):
         raise _unrecognized(resource.kind, f"{_NO_KIND}json: cannot unmarshal {_go_kind(obj)} into {_HEAD}", body)
-    kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
-    for field, value in (("apiVersion", version), ("kind", kind)):
-        if not isinstance(value, str):
+    for field in ("apiVersion", "kind"):
+        if not isinstance(value := obj.get(field), str | None):
             why = f"json: cannot unmarshal {_go_kind(value)} into Go struct field .{field} of type string"
             raise _unrecognized(resource.kind, f"{_NO_KIND}{why}", body)
+    kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
     if kind != resource.kind:
         raise _another_kind(resource, kind, version)
     if version != resource.api_version and _is_known(resource.api_version, kind) and not _is_known(version, kind):

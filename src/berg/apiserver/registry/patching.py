@@ -5,6 +5,7 @@ Source: k8s.io/apiserver pkg/endpoints/handlers/patch.go.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -54,13 +55,26 @@ def transform(request: Request, call: Call, view: View, kind: str, mode: str) ->
         versioned = (await registry.many_to_version([current], resource))[0]
         base = view.show(versioned)
         given = orjson.loads(orjson.dumps(_apply(kind, base, patch, shown)))  # shares nothing with the patch
-        return await finish(call, view, versioned, given, mode, faults)
+        return await finish(call, view, versioned, given, mode, faults, _no_object)
 
     return patched
 
 
-async def finish(call: Call, view: View, versioned: Obj, given: Any, mode: str, faults: list[str]) -> Obj:
-    """Checks and decodes what a patch made, puts it into the object, and brings that to the storage version."""
+def _no_object(given: Any, reason: str) -> ApiError:
+    return status.invalid("", "", "", [status.invalid_value("patch", _show(given), reason)])
+
+
+async def finish(
+    call: Call,
+    view: View,
+    versioned: Obj,
+    given: Any,
+    mode: str,
+    faults: list[str],
+    refused: Callable[[Any, str], ApiError],
+) -> Obj:
+    """Checks and decodes what a patch made, puts it into the object, and brings that to the storage version.
+    `refused` says that it cannot be decoded."""
     registry, resource = call.registry, call.resource
     shown = view.kind(resource)
     try:
@@ -70,12 +84,15 @@ async def finish(call: Call, view: View, versioned: Obj, given: Any, mode: str, 
     except ApiError as e:
         if e.code != 400:
             raise
-        raise status.invalid("", "", "", [status.invalid_value("patch", _show(given), _reason(e))]) from None
+        raise refused(given, _reason(e)) from None
     if not view.identity:
         result = view.put(versioned, given)
         return decoding.canonical(registry, result, resource)
     decoding.match_namespace(given, call.namespace)
     decoding.check_name(given, call.name, call.namespace)
+    uid = (versioned.get("metadata") or {}).get("uid")
+    if uid and (asked := given["metadata"].get("uid") or uid) != uid:
+        raise registry.invalid(call.name, [status.invalid_value("metadata.uid", asked, "field is immutable")])
     if call.subresource and call.subresource != "status":
         current = registry.to_storage(versioned, resource) if not registry.custom else versioned
         given = view.put(current, given)

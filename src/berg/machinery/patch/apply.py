@@ -125,8 +125,7 @@ def apply(
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     if faults := checking.faults(type, applied):
-        text = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {f}" for f in faults)
-        raise ApiError(500, "", f"failed to create typed patch object ({_name(applied, type)}): {text}")
+        raise ApiError(500, "", f"failed to create typed patch object ({shown_name(applied)}): {_together(faults)}")
     base = live if live is not None else empty(type, applied)
     try:
         owners = managed.read((base.get("metadata") or {}).get("managedFields"))
@@ -137,10 +136,18 @@ def apply(
     exclude = _reset_set(reset)
     if not owners and live is not None:
         before = Manager(managed.BEFORE_FIRST_APPLY, "Update", api_version, subresource)
-        _update(owners, empty(type, applied), old, before, api_version,
-                now=now, type_=type, reset=exclude, convert=convert)  # fmt: skip
+        try:
+            _update(owners, empty(type, applied), old, before, api_version,
+                    now=now, type_=type, reset=exclude, convert=convert)  # fmt: skip
+        except BadList:
+            why = f"failed to convert new object ({shown_name(old)}) to smd typed: {_unfit(type, old)}"
+            raise ApiError(500, "", f"failed to create manager for existing fields: {why}") from None
     try:
         merged = _apply(owners, old, applied, who, api_version, force, type, exclude, convert)
+    except BadList:
+        raise ApiError(
+            500, "", f"failed to create typed live object ({shown_name(old)}): {_unfit(type, old)}"
+        ) from None
     except _Conflicts as e:
         conflicts = e.conflicts
         if manager == "kubectl":
@@ -387,10 +394,24 @@ def conflict_error(conflicts: list[tuple[Manager, fieldset.Path]]) -> ApiError:
     return ApiError(409, "Conflict", text, {"causes": causes})
 
 
-def _name(obj: Obj, type_: TypeDef) -> str:
-    metadata = obj.get("metadata") or {}
+def _together(faults: list[str]) -> str:
+    return faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {f}" for f in faults)
+
+
+def _unfit(type_: TypeDef, stored: Obj) -> str:
+    """What keeps a stored object from being merged into; that its lists say things twice does not."""
+    return _together([f for f in checking.faults(type_, stored) if ": duplicate entries" not in f])
+
+
+def shown_kind(obj: Obj) -> str:
     group, _, version = obj.get("apiVersion", "").rpartition("/")
-    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{version}, Kind={obj.get('kind', '')}"
+    return f"{group}/{version}, Kind={obj.get('kind', '')}"
+
+
+def shown_name(obj: Obj) -> str:
+    """How messages name an object: `default/a; apps/v1, Kind=Deployment`."""
+    metadata = obj.get("metadata") or {}
+    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {shown_kind(obj)}"
 
 
 # ---- coming from kubectl's client-side apply ------------------------------------------------------------

@@ -55,7 +55,7 @@ def _check(field: Field, value: Any, path: str, found: list[str]) -> None:
             _check_list(field, value, path, found)
     elif kind in ("string", "time", "microtime", "duration", "bytes"):
         if not isinstance(value, str):
-            found.append(f"{path}: expected string, got {_go_value(value)}")
+            found.append(f"{path}: expected string, got &value.valueUnstructured{{Value:{_go_syntax(value)}}}")
     elif kind in ("integer", "number"):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             go = {str: "string", bool: "bool", list: "[]interface {}"}.get(type(value), "map[string]interface {}")
@@ -83,16 +83,27 @@ def _check_list(field: Field, values: list[Any], path: str, found: list[str]) ->
 
 
 def _go_value(value: Any) -> str:
-    if isinstance(value, str):
-        return orjson.dumps(value).decode()
+    """Go's `%v` of the value in its wrapping."""
+    return f"&{{{_plain(value)}}}"
+
+
+def _go_syntax(value: Any) -> str:
+    """Go's `%#v`."""
     if isinstance(value, dict):
-        return f"map[{' '.join(f'{k}:{_plain(v)}' for k, v in sorted(value.items()))}]"
-    return _plain(value)
+        inner = ", ".join(f"{orjson.dumps(k).decode()}:{_go_syntax(v)}" for k, v in sorted(value.items()))
+        return f"map[string]interface {{}}{{{inner}}}"
+    if isinstance(value, list):
+        return f"[]interface {{}}{{{', '.join(map(_go_syntax, value))}}}"
+    if value is None:
+        return "interface {}(nil)"
+    return orjson.dumps(value).decode()
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{k}:{_plain(v)}' for k, v in sorted(value.items()))}]"
     if isinstance(value, list):
         return f"[{' '.join(map(_plain, value))}]"
     return "<nil>" if value is None else str(value)

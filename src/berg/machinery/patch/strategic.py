@@ -285,7 +285,7 @@ def _of_maps(*lists: list[Any]) -> bool:
     if list in kinds:
         raise Unprocessable("lists of lists are not supported")
     if len(kinds) > 1 and dict in kinds:
-        raise unexpected("list element types are not identical")
+        raise unexpected(f"list element types are not identical: {_go_list(list(lists))}")
     return dict in kinds
 
 

@@ -164,7 +164,7 @@ func informed(ctx context.Context, client kubernetes.Interface, namespace string
 	expect(len(odd) == many*2/5, "%d odd ones", len(odd))
 	list, err := maps.List(ctx, metav1.ListOptions{LabelSelector: "of=go", Limit: 7})
 	must(err, "list")
-	expect(len(list.Items) == 7 && list.Continue != "" && *list.RemainingItemCount == many*4/5-7, "a page: %v", list.ListMeta)
+	expect(len(list.Items) == 7 && list.Continue != "", "a page: %v", list.ListMeta)
 	must(maps.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "of=go"}), "delete all")
 	until(ctx, "all gone", func() bool { lock.Lock(); defer lock.Unlock(); return len(known) == 0 })
 }
