@@ -6,14 +6,16 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from berg.cli.gate import ApiGate
+from berg.cli.gate import ApiGate, Permission, Together
 from berg.client.rest import Client
 from berg.dns.server import Config as DNSConfig
 from berg.dns.server import DNSServer
 from berg.kubelet.config import KubeletConfig
 from berg.kubelet.kubelet import Kubelet
+from berg.lifecycle.host import port_free
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec, NodeSpec
+from berg.machinery.resources import resource
 from berg.network.cni.bridge import BridgeNetwork
 from berg.network.cni.conflist import ConflistNetwork
 from berg.network.network import Config as NetworkConfig
@@ -21,6 +23,13 @@ from berg.network.network import Network
 from berg.proxy.proxy import Config as ProxyConfig
 from berg.proxy.proxy import Proxy
 from berg.runtime.own.config import OwnConfig
+
+API_PATIENCE_S = 3.0
+
+
+def _if_free(port: int) -> int:
+    """A well-known port for health and metrics, for the first cluster of a machine; 0 for those after it."""
+    return port if port_free(port) else 0
 
 
 def proxy_table(spec: ClusterSpec) -> str:
@@ -43,7 +52,8 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
         return Client.from_kubeconfig(str(layout.kubeconfig(who)))
 
     pods = pod_network(layout, spec, node)
-    network = Network(client("network"), NetworkConfig(node.name, layout.node(node.name)), pods)
+    for_network, for_dns = client("network"), client("dns")
+    network = Network(for_network, NetworkConfig(node.name, layout.node(node.name)), pods)
     runtime, parts = _runtime(layout, spec, node, pods)
     kubelet = Kubelet(client(f"kubelet-{node.name}"), runtime, kubelet_config(layout, spec, node))
     network.changed = lambda: asyncio.ensure_future(kubelet.state.check())
@@ -53,16 +63,20 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
             node_name=node.name,
             table=proxy_table(spec),
             cluster_cidrs=(spec.pod_cidr,),
-            healthz_port=10256 if spec.index == 0 else 0,
-            metrics_port=10249 if spec.index == 0 else 0,
+            healthz_port=_if_free(10256),
+            metrics_port=_if_free(10249),
         ),
     )
     dns = DNSServer(
-        client("dns"),
+        for_dns,
         DNSConfig(node_name=node.name, listen_address=node.address, port=0, publish_address=node.address),
     )
-    # The kubelet needs no API to begin with: static pods, and what ran before.
-    return [*parts, kubelet, ApiGate(spec), network, proxy, dns]
+    # The kubelet needs no API to begin with (static pods, and what ran before), but an API that is starting too is
+    # better waited for than met with a refusal.
+    soon = ApiGate(layout, spec, patience_s=API_PATIENCE_S)
+    policies, services = resource("networkpolicies.networking.k8s.io"), resource("services")
+    permitted = Together(Permission(for_network, policies), Permission(for_dns, services))
+    return [*parts, soon, kubelet, ApiGate(layout, spec), permitted, Together(network, proxy, dns)]
 
 
 def pod_network(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> BridgeNetwork | ConflistNetwork:
@@ -106,7 +120,7 @@ def kubelet_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> Kubelet
         pod_logs_dir=str(home / "pod-logs"),
         container_log_links_dir=str(home / "container-logs"),
         port=node.kubelet_port,
-        healthz_port=10248 if spec.index == 0 else 0,
+        healthz_port=_if_free(10248),
         tls_cert_file=str(pki / f"kubelet-{node.name}-serving.crt"),
         tls_private_key_file=str(pki / f"kubelet-{node.name}-serving.key"),
         client_ca_file=str(pki / "ca.crt"),

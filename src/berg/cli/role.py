@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from berg.cli.gate import ApiGate
+from berg.cli.gate import ApiGate, Together
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec
 from berg.machinery import collector
@@ -85,10 +85,12 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         leader_elect=False,
     )
     return [
-        ApiGate(spec),
+        ApiGate(layout, spec),
         Addons(Client.from_kubeconfig(str(layout.kubeconfig("admin"))), spec),
-        ControllerManager(Client.from_kubeconfig(str(layout.kubeconfig("controller-manager"))), manager),
-        Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler")))),
+        Together(
+            ControllerManager(Client.from_kubeconfig(str(layout.kubeconfig("controller-manager"))), manager),
+            Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler")))),
+        ),
     ]
 
 

@@ -1,7 +1,7 @@
 """The controller manager: chooses the controllers, gives them one set of informers, starts and stops them.
 
-Controllers are imported when they are started, from one table; `--controllers` uses upstream's names. With leader
-election they run only while the lease is held, and losing it stops the whole manager: another one acts now.
+Controllers are imported by one table, before there is anything to wait for; `--controllers` uses upstream's names.
+With leader election they run only while the lease is held, and losing it stops the whole manager: another one acts now.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PATIENCE_S = 10.0
 MANAGER = "kube-controller-manager"
 
 CONTROLLERS: dict[str, str] = {
+    "node-ipam-controller": "nodeipam:NodeIpamController",  # first: a new node waits for its addresses
     "serviceaccount-token-controller": "serviceaccount_tokens:TokenController",
     "endpoints-controller": "endpoints:EndpointsController",
     "endpointslice-controller": "endpointslice:EndpointSliceController",
@@ -68,7 +69,6 @@ CONTROLLERS: dict[str, str] = {
     "ttl-after-finished-controller": "ttlafterfinished:TTLAfterFinishedController",
     "deployment-controller": "deployment:DeploymentController",
     "replicaset-controller": "replicaset:ReplicaSetController",
-    "node-ipam-controller": "nodeipam:NodeIpamController",
     "node-lifecycle-controller": "nodelifecycle:NodeLifecycleController",
     "taint-eviction-controller": "tainteviction:TaintEvictionController",
     "root-ca-certificate-publisher-controller": "rootca:RootCAPublisher",
@@ -118,6 +118,12 @@ def chosen(controllers: list[str]) -> list[str]:
     return found
 
 
+def _class(name: str) -> Callable[[Context], Controller]:
+    module, _, cls = CONTROLLERS[name].partition(":")
+    found: Callable[[Context], Controller] = getattr(import_module(f"berg.controllers.{module}"), cls)
+    return found
+
+
 class ControllerManager:
     def __init__(
         self,
@@ -130,6 +136,7 @@ class ControllerManager:
         self.client, self.config = client, config or Config()
         self.clock: Clock = clock or RealClock()
         self.names = chosen(self.config.controllers)
+        self._classes = {name: _class(name) for name in self.names}
         self.controllers: dict[str, Controller] = {}
         self.metrics = Registry()
         self._describe()
@@ -202,10 +209,9 @@ class ControllerManager:
         ctx = self._ctx = Context(self.client, self.config, self.clock, self.metrics)
         needs: dict[str, list[Informer]] = {}
         for name in self.names:
-            module, _, cls = CONTROLLERS[name].partition(":")
             ctx.asked = needs[name] = []
             ctx.client = ctx.credentials.client(name)
-            self.controllers[name] = getattr(import_module(f"berg.controllers.{module}"), cls)(ctx)
+            self.controllers[name] = self._classes[name](ctx)
         ctx.asked, ctx.client = [], self.client
         ctx.informers.start_new()
         # Each starts when what it reads is there: one resource that cannot be watched holds up only its own.

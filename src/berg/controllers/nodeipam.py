@@ -15,6 +15,7 @@ from berg.machinery import meta
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
 
+UPDATE_RETRIES = 3
 Network = IPv4Network | IPv6Network
 
 
@@ -114,15 +115,16 @@ class NodeIpamController(APIController):
                     500, "InternalError", "CIDR allocation failed; there are no remaining CIDRs left to allocate"
                 )
             chosen.append(cidr)
-        patch = {
-            "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
-            "spec": {"podCIDR": chosen[0], "podCIDRs": chosen},
-        }
-        try:
-            await self.client.patch(self.resource, None, key, patch, type="strategic")
-        except ApiError:
-            self._release(chosen)
-            raise
+        # Whatever version the node has by now: ranges that it was given meanwhile can't be changed, so this is refused.
+        patch = {"spec": {"podCIDR": chosen[0], "podCIDRs": chosen}}
+        for attempt in range(1, UPDATE_RETRIES + 1):
+            try:
+                await self.client.patch(self.resource, None, key, patch, type="strategic")
+                return
+            except ApiError:
+                if attempt == UPDATE_RETRIES:
+                    self._release(chosen)
+                    raise
 
     def _release(self, chosen: list[str]) -> None:
         for s, cidr in zip(self.sets, chosen, strict=False):

@@ -5,6 +5,7 @@ from controllers_world import World
 from berg.controllers.nodeipam import CIDRSet
 from berg.controllers.tainteviction import patience
 from berg.machinery.clock import rfc3339, rfc3339_micro
+from berg.machinery.status import ApiError
 
 
 def node(world: World, name: str, **labels: str) -> None:
@@ -139,6 +140,25 @@ async def test_every_node_gets_a_range_of_its_own(world: World):
     await world.clock.advance(5)
     await world.settle()
     assert world.get("nodes", "d", None)["spec"]["podCIDR"] == "10.244.2.0/24"
+
+
+async def test_a_refused_write_costs_no_range(world: World):
+    """A node's object changes a lot while it registers: the first node still has the first range."""
+    world.config.cluster_cidr = "10.244.0.0/16"
+    refused: list[str] = []
+
+    def api(method: str, path: str, doc: Any) -> ApiError | None:
+        if method != "PATCH" or len(refused) == 2:
+            return None
+        refused.append(path)
+        return ApiError(409, "Conflict", "the object has been modified")
+
+    world.api.answer_hook = api
+    await world.run("node-ipam-controller")
+    world.create("nodes", {"metadata": {"name": "a"}, "spec": {}})
+    await world.settle()
+    assert len(refused) == 2
+    assert world.get("nodes", "a", None)["spec"]["podCIDRs"] == ["10.244.0.0/24"]
 
 
 def test_ranges_are_found_again():
