@@ -170,5 +170,9 @@ def _string(claims: Obj, claim: str, what: str) -> str:
 
 
 def _not_a(wanted: str, value: Any) -> str:
-    found = next((name for type_, name in _GO_TYPES if isinstance(value, type_)), "null")
-    return f"json: cannot unmarshal {found} into Go value of type {wanted}"
+    return f"json: cannot unmarshal {json_kind(value)} into Go value of type {wanted}"
+
+
+def json_kind(value: Any) -> str:
+    """As Go's decoder names it."""
+    return next((name for type_, name in _GO_TYPES if isinstance(value, type_)), "null")

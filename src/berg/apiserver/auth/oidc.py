@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from berg.apiserver.auth.authentication import Found, Unauthorized
-from berg.apiserver.auth.claims import Mapping
+from berg.apiserver.auth.claims import Mapping, json_kind
 from berg.apiserver.http.message import User
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
@@ -178,6 +178,10 @@ class JWTAuthenticator:
         header, claims = _untrusted(token)
         if claims is None or _issuer_of(claims) != self.url:
             return None
+        signature = token.rpartition(".")[2]
+        if len(signature) % 4 == 1:  # no base64 is that long
+            why = f"malformed jwt: illegal base64 data at input byte {len(signature) - 1}"
+            raise Unauthorized(f"oidc: verify token: oidc: {why}")
         if self.issuer.keys is None:
             raise Unauthorized("oidc: authenticator not initialized")
         algorithm = self._algorithm(header)
@@ -219,6 +223,12 @@ class JWTAuthenticator:
 
     def _check(self, claims: Obj, issuer: str) -> None:
         """Issuer, audience and times of a token whose signature holds."""
+        for name in ("iss", "sub", "nonce", "at_hash"):
+            value = claims.get(name)
+            if value is not None and not isinstance(value, str):
+                field = f"Go struct field idToken.{name} of type string"
+                why = f"failed to unmarshal claims: json: cannot unmarshal {json_kind(value)} into {field}"
+                raise Unauthorized(f"oidc: verify token: oidc: {why}")
         if _issuer_of(claims) != issuer:
             raise Unauthorized("oidc: verify token: oidc: id token issued by a different provider")
         given = claims.get("aud")
@@ -227,15 +237,15 @@ class JWTAuthenticator:
             if len(self._audiences) == 1:
                 expected = f'"{self._audiences[0]}"'
             else:
-                expected = _quoted(sorted(self._audiences))
+                expected = f"in {_quoted(sorted(self._audiences))}"
             raise Unauthorized(f"oidc: verify token: oidc: expected audience {expected} got {_quoted(given)}")
         now = self._clock.now().timestamp()
         expires, starts = _time(claims, "exp") or 0, _time(claims, "nbf")
         if expires < now:
-            shown = datetime.fromtimestamp(max(expires, 0), UTC)
-            raise Unauthorized(f"oidc: verify token: oidc: token is expired (Token Expiry: {shown} UTC)")
+            raise Unauthorized(f"oidc: verify token: oidc: token is expired (Token Expiry: {_moment(expires)})")
         if starts is not None and now + LEEWAY_S < starts:
-            raise Unauthorized("oidc: verify token: oidc: current time before the nbf (not before) time")
+            why = f"current time {_moment(now)} before the nbf (not before) time: {_moment(starts)}"
+            raise Unauthorized(f"oidc: verify token: oidc: {why}")
 
     def _keep(self, token: str, user: User, claims: Obj) -> User:
         if len(self._kept) >= MAX_KEPT:
@@ -309,6 +319,13 @@ def _time(claims: Obj, name: str) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise Unauthorized(f"oidc: verify token: oidc: failed to unmarshal claims: {name} is no number")
     return value
+
+
+def _moment(timestamp: float) -> str:
+    """As Go prints a time; 0 is no time."""
+    if timestamp <= 0:
+        return "0001-01-01 00:00:00 +0000 UTC"
+    return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d %H:%M:%S} +0000 UTC"
 
 
 def _issuer_of(claims: Obj) -> str:

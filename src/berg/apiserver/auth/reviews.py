@@ -171,7 +171,7 @@ def _user_info(user: User) -> Obj:
 
 
 def _subject(spec: Obj) -> User:
-    extra = {k.lower(): list(v or ()) for k, v in (spec.get("extra") or {}).items()}
+    extra = {k: list(v or ()) for k, v in (spec.get("extra") or {}).items()}
     return User(spec.get("user", ""), spec.get("uid", ""), tuple(spec.get("groups") or ()), extra)
 
 

@@ -217,7 +217,9 @@ class ServiceAccountTokens:
         if claims.get("iss") not in (*self.issuers, LEGACY_ISSUER):
             return None
         kid = header.get("kid")
-        keys = [k for k in self.keys if k.id == kid] or self.keys
+        keys = [k for k in self.keys if k.id == kid] if kid else self.keys
+        if not keys:
+            raise Unauthorized("invalid signature, no keys found")
         for key in keys:
             try:
                 return jwt.decode(
@@ -228,7 +230,7 @@ class ServiceAccountTokens:
                 )
             except jwt.InvalidTokenError:
                 continue
-        raise Unauthorized("token signature is invalid")
+        raise Unauthorized("go-jose/go-jose: error in cryptographic primitive")
 
     def _user(self, claims: Obj) -> User:
         private = claims.get("kubernetes.io") or {}

@@ -24,6 +24,17 @@ from berg.machinery.codec import yaml as yaml_codec
 from berg.machinery.status import Obj
 
 MAX_ANSWER_BYTES = 10 << 20
+_TOLD = {
+    400: "the server rejected our request for an unknown reason",
+    401: "the server has asked for the client to provide credentials",
+    404: "the server could not find the requested resource",
+    405: "the server does not allow this method on the requested resource",
+    409: "the server reported a conflict",
+    422: "the server rejected our request due to an error in our request",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+    504: "the server was unable to return a response in the time allotted, but may still be processing the request",
+}
 
 
 class BadKubeconfig(ValueError):
@@ -95,8 +106,7 @@ class Remote:
         except (aiohttp.ClientError, OSError) as e:
             raise RemoteError(f'Post "{self.url}": {e or type(e).__name__}') from None
         if not 200 <= code < 300:
-            text = body[:2048].decode("utf-8", "replace").strip()
-            raise RemoteError(f"the server answered {code}: {text}", code, "timeout" if code == 504 else "error")
+            raise RemoteError(_refusal(code, body), code, "timeout" if code == 504 else "error")
         try:
             answer = orjson.loads(body) if body.strip() else {}
         except ValueError as e:
@@ -124,6 +134,27 @@ class Remote:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _refusal(code: int, body: bytes) -> str:
+    """What a client of upstream's says about an answer that is not a success.
+
+    Source: k8s.io/apimachinery pkg/api/errors, NewGenericServerResponse.
+    """
+    try:
+        told = orjson.loads(body)
+        if isinstance(told, dict) and told.get("kind") == "Status" and told.get("message"):
+            return str(told["message"])
+    except ValueError:
+        pass
+    text = body[:2048].decode("utf-8", "replace").strip() or "unknown"
+    if code in (403, 406, 415):
+        return text
+    if code in _TOLD:
+        return _TOLD[code]
+    if code >= 500:
+        return f'an error on the server ("{text}") has prevented the request from succeeding'
+    return f"the server responded with the status code {code} but did not return more information"
 
 
 def read(path: str, *, timeout_s: float = 30.0) -> Remote:

@@ -131,11 +131,19 @@ async def test_many_tokens_of_a_new_key_wait_for_one_answer(issuer: OpenIDIssuer
 @pytest.mark.parametrize(
     ("claims", "why"),
     [
-        ({"exp": NOW - 1}, "oidc: verify token: oidc: token is expired (Token Expiry: 2026-11-21 11:59:59+00:00 UTC)"),
+        ({"exp": NOW - 1}, "oidc: verify token: oidc: token is expired (Token Expiry: 2026-11-21 11:59:59 +0000 UTC)"),
         ({"exp": "soon"}, "oidc: verify token: oidc: failed to unmarshal claims: exp is no number"),
-        ({"nbf": NOW + 3600}, "oidc: verify token: oidc: current time before the nbf (not before) time"),
+        (
+            {"nbf": NOW + 3600},
+            "oidc: verify token: oidc: current time 2026-11-21 12:00:00 +0000 UTC before the nbf (not before) time: "
+            "2026-11-21 13:00:00 +0000 UTC",
+        ),
         ({"aud": ["a", "b"]}, 'oidc: verify token: oidc: expected audience "berg" got ["a" "b"]'),
-        ({"sub": 7}, 'oidc: parse username claims "sub": json: cannot unmarshal number into Go value of type string'),
+        (
+            {"sub": 7},
+            "oidc: verify token: oidc: failed to unmarshal claims: json: cannot unmarshal number into Go struct field "
+            "idToken.sub of type string",
+        ),
     ],
 )
 async def test_what_a_token_may_not_say(issuer: OpenIDIssuer, asked: Any, claims: dict[str, Any], why: str) -> None:

@@ -148,7 +148,7 @@ async def test_authorizers_of_a_file(serve: Any, issuer: OpenIDIssuer, tmp_path:
     issuer.answers["/access"] = lambda _: 403
     response = await served.raw("GET", "/api/v1/namespaces/default/configmaps", user=jane)
     assert response.status == 500  # nobody allows it, and not everybody could be asked
-    assert b'Internal Server Error: "/api/v1/namespaces/default/configmaps": the server answered 403' in response.body
+    assert b'Internal Server Error: "/api/v1/namespaces/default/configmaps": broken' in response.body
     path.write_text(_authorization(issuer, failure="Deny"))
     await _until(lambda: served.server.authorizers.reloads._counts == {"success": 1})
     response = await served.raw("GET", "/api/v1/namespaces/default/services", user=jane)
