@@ -23,7 +23,7 @@ async def handle(request: Request, registry: Registry, resource: Resource) -> Re
     call.subresource = call.context.subresource = "binding"  # also when it comes as a Binding of its own
     if not call.name:
         call.name = meta.get("name") or ""
-    elif meta.get("name") and meta["name"] != call.name:
+    elif (meta.get("name") or "") != call.name:
         raise status.bad_request("name in URL does not match name in Binding object")
     errors = _validate(binding)
     if errors:

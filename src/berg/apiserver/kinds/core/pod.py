@@ -60,6 +60,10 @@ class PodStrategy(Strategy):
         status["qosClass"] = qos_class(obj)
         obj["status"] = status
         merge_label_keys(obj)
+        if annotations := obj["metadata"].get("annotations"):
+            from berg.apiserver.kinds.core.pod_spec.app_armor import profiles_from_annotations
+
+            ctx.warnings.extend(profiles_from_annotations(obj["spec"], annotations))
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.pod_spec.validation import validate_pod_create

@@ -125,9 +125,7 @@ class ServiceAllocation:
             raise NotAllocatable("the provided network does not match the current range")
         first, last = _usable(network)
         if not first <= int(address) <= last:
-            raise NotAllocatable(
-                f"the provided IP ({ip}) is not in the valid range. The range of valid IPs is {network}"
-            )
+            raise NotAllocatable("the provided network does not match the current range")
         if str(address) in self._used_ips():
             raise NotAllocatable("provided IP is already allocated")
         if not dry_run and not await self._hold(str(address), namespace, name):
