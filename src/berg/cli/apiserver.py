@@ -15,6 +15,7 @@ import click
 from berg.apiserver.config import Config
 from berg.cli import logsetup
 from berg.cli.apiserver_flags import ACCEPTED
+from berg.machinery import collector
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ async def _serve(config: Config) -> None:
         raise click.ClickException(_explained(e, config)) from None
     if config.data_dir:
         _write_kubeconfig(Path(config.data_dir), server.port)
+    collector.settled()
     await stop.wait()
     await server.stop()
 
