@@ -119,6 +119,8 @@ class KubeletConfig:
     healthz_bind_address: str = "127.0.0.1"
     healthz_port: int = 10248
     feature_gates: dict[str, bool] = field(default_factory=dict)
+    tracing: Obj = field(default_factory=dict)
+    """`endpoint`, `samplingRatePerMillion`; empty: no spans"""
 
     other: Obj = field(default_factory=dict)
     """What a configuration file sets that nothing here reads."""

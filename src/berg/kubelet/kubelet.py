@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from berg.client.events import EventRecorder
 from berg.client.informer import InformerFactory, without_managed_fields
@@ -64,6 +64,15 @@ class Kubelet:
 
     def __init__(self, client: Client, runtime: CRI, config: KubeletConfig, clock: Clock | None = None) -> None:
         self.client = client
+        self.tracing: Any = None
+        if config.tracing:
+            from berg.machinery.tracing import needed
+
+            needed()
+            from berg.kubelet.tracing import TracedCRI, Tracing
+
+            self.tracing = Tracing.of(config.tracing, config.node_name)
+            runtime = cast(CRI, TracedCRI(runtime, self.tracing.tracer))
         self.cri = runtime
         self.config = config
         self.clock: Clock = clock or RealClock()
@@ -142,7 +151,7 @@ class Kubelet:
                 node_ips=self.node_ips,
             )
         )
-        self.workers = PodWorkers(self.syncer, self.clock)
+        self.workers = PodWorkers(self._turns(), self.clock)
         self.allocation = Allocation(self.recorder.event, self._wake)
         self.pleg = PLEG(runtime, self.clock, self._runtime_changed)
         self.image_gc = ImageGC(
@@ -169,6 +178,14 @@ class Kubelet:
         self._own_pods = self.informers.informer(resource("pods"), field_selector=f"spec.nodeName={config.node_name}")
         self._node = self.informers.informer(resource("nodes"), field_selector=f"metadata.name={config.node_name}")
         self.server: Any = None
+
+    def _turns(self) -> Any:
+        """What the pods' workers run."""
+        if self.tracing is None:
+            return self.syncer
+        from berg.kubelet.tracing import TracedSyncer
+
+        return TracedSyncer(self.syncer, self.tracing.tracer)
 
     def _connect_rooms(self) -> None:
         self.statuses.target = self.mirrors.target
@@ -258,6 +275,8 @@ class Kubelet:
         await self.objects.stop()
         await self.images.stop()
         await self.informers.stop()
+        if self.tracing is not None:
+            await self.tracing.close()
         await self.recorder.stop()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
