@@ -9,6 +9,7 @@ import pytest
 from berg.apiserver.flowcontrol import borrowing
 from berg.apiserver.flowcontrol.borrowing import Ask, Demand, Limits, limits
 from berg.apiserver.flowcontrol.level import Level, Rejected, hand
+from berg.apiserver.flowcontrol.turns import Turns
 from tests.unit.apiserver.served_api import Served
 
 
@@ -169,3 +170,32 @@ async def test_suggested_objects_are_put_back_while_they_are_marked(served: Serv
     await served.patch(path, {**mark, "spec": {"limited": {"nominalConcurrencyShares": 7}}})
     await served.clock.advance(0, settle=50)
     assert (await served.get(path))["spec"]["limited"]["nominalConcurrencyShares"] == 7
+
+
+async def test_wide_requests_begin_one_by_one_and_small_ones_in_between() -> None:
+    turns, order = Turns(), []
+
+    async def wide(i: int) -> None:
+        await turns.take()
+        order.append(f"wide {i}")
+
+    async def small() -> None:
+        order.append("small")
+
+    tasks = [asyncio.create_task(wide(i)) for i in range(5)]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(small()))
+    await asyncio.gather(*tasks)
+    assert order[0] == "wide 0" and order.index("small") <= 2
+    assert [o for o in order if o != "small"] == [f"wide {i}" for i in range(5)]
+
+
+async def test_a_turn_that_was_given_up_is_anothers() -> None:
+    turns = Turns()
+    await turns.take()
+    gone = asyncio.create_task(turns.take())
+    await asyncio.sleep(0)
+    gone.cancel()
+    async with asyncio.timeout(1):
+        await turns.take()
+        await turns.take()

@@ -23,6 +23,7 @@ from typing import Any
 from berg.apiserver.flowcontrol import borrowing
 from berg.apiserver.flowcontrol.borrowing import Ask
 from berg.apiserver.flowcontrol.level import Level, Rejected
+from berg.apiserver.flowcontrol.turns import Turns
 from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import Request, Response, User
 from berg.apiserver.registry.modify import modify
@@ -66,6 +67,7 @@ class FlowControl:
         self._found: dict[tuple[Any, ...], tuple[Obj | None, Level | None, Figures]] = {}
         self.figures: dict[tuple[str, str], Figures] = {}
         """(level, schema) → what happened there"""
+        self._turns = Turns()
         self._stale = True
         self._news = asyncio.Event()
         self._news.set()
@@ -166,11 +168,16 @@ class FlowControl:
         figures.executing += 1
         figures.seats += width
         try:
+            if width > 1:
+                await self._turns.take()
             response = await next_(request)
         finally:
             figures.executing -= 1
             figures.seats -= width
-            level.finish(width)
+            if width > 1:  # its answer is yet to be written, which is done before the loop's next turn
+                asyncio.get_running_loop().call_soon(level.finish, width)
+            else:
+                level.finish(width)
         response.headers["X-Kubernetes-PF-FlowSchema-UID"] = schema["metadata"].get("uid", "")
         response.headers["X-Kubernetes-PF-PriorityLevel-UID"] = level.uid
         return response

@@ -2,7 +2,7 @@
 
 A flow (say, one user's requests) is dealt a hand of queues and joins the shortest of them, so that one noisy flow
 fills only its own hand and others mostly meet it nowhere. The next request comes from the queue that has had the
-least service so far.
+least service, its own counted.
 
 Source: k8s.io/apiserver pkg/util/flowcontrol/fairqueuing.
 """
@@ -117,6 +117,7 @@ class Level:
         self.waiting += 1
         self._asked += width
         self.demand.note(self.executing + self._asked, time.monotonic())
+        self._dispatch()
         try:
             async with asyncio.timeout(timeout_s):
                 await turn
@@ -140,7 +141,7 @@ class Level:
 
     def _dispatch(self) -> None:
         while self.waiting:
-            queue = min((q for q in self.queues if q.waiting), key=lambda q: q.served)
+            queue = min((q for q in self.queues if q.waiting), key=_finish)
             width, turn = queue.waiting[0]
             if not turn.done() and not self.exempt and not self._fits(width):
                 return
@@ -153,6 +154,11 @@ class Level:
             queue.served += width
             self.start(width)
             turn.set_result(None)
+
+
+def _finish(queue: Queue) -> float:
+    """What the queue will have been given when its next request has run."""
+    return queue.served + queue.waiting[0][0]
 
 
 def hand(flow: str, deck: int, size: int) -> list[int]:
