@@ -19,7 +19,6 @@ from berg.machinery import status
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 
-_PORTS = {"scheduler": 10259, "controller-manager": 10257}
 _PATIENCE_S = 2.0
 
 
@@ -32,7 +31,7 @@ class ComponentStatuses:
         info: RequestInfo = request.info
         if request.method not in ("GET", "HEAD"):
             raise status.method_not_supported("", "componentstatuses", info.verb)
-        items = [await self._component(name) for name in _PORTS]
+        items = [await self._component(name) for name in self._services.config.component_ports]
         items.append(_object("etcd-0", self._store_fault(), "ok"))
         cells.use_clock(self._services.clock)
         if info.verb == "get":
@@ -53,12 +52,13 @@ class ComponentStatuses:
     async def _component(self, name: str) -> Obj:
         from berg.apiserver.http.forward import Target, Unreachable, client_tls, forward
 
-        target = Target("127.0.0.1", _PORTS[name], "/healthz", tls=client_tls())
+        port = self._services.config.component_ports[name]
+        target = Target("127.0.0.1", port, "/healthz", tls=client_tls())
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 answer = await forward(Request("GET", "/healthz"), target)
         except (Unreachable, TimeoutError) as e:
-            return _object(name, f'Get "https://127.0.0.1:{_PORTS[name]}/healthz": {e}', "")
+            return _object(name, f'Get "https://127.0.0.1:{port}/healthz": {e}', "")
         fault = None if answer.status == 200 else f"the answer was {answer.status}"
         return _object(name, fault, answer.body.decode("utf-8", "replace"))
 

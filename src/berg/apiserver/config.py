@@ -149,6 +149,8 @@ class Config:
     logging_format: str = "text"
     """of `berg apiserver`: text or json"""
     enable_aggregator_routing: bool = False
+    component_ports: dict[str, int] = field(default_factory=lambda: {"scheduler": 10259, "controller-manager": 10257})
+    """where on this machine `componentstatuses` asks"""
     clock: Clock = field(default_factory=RealClock)
     store: Any = None
     """an opened Store, for tests; overrides `etcd_servers`"""

@@ -23,7 +23,7 @@ _WHOLE = {"service_account_key_file", "service_account_issuer", "tls_sni_cert_ke
 """lists whose values have commas of their own, or may have: given once for each value"""
 _SECONDS = {"min_request_timeout_s"}
 """plain numbers of seconds; every other field that ends in `_s` is a duration"""
-_HIDDEN = {"clock", "store"}
+_HIDDEN = {"clock", "store", "component_ports"}
 
 
 def seconds(text: str) -> float:

@@ -12,7 +12,7 @@ from berg.dns.server import Config as DNSConfig
 from berg.dns.server import DNSServer
 from berg.kubelet.config import KubeletConfig
 from berg.kubelet.kubelet import Kubelet
-from berg.lifecycle.host import port_free
+from berg.lifecycle.host import port_if_free
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec, NodeSpec
 from berg.machinery.resources import resource
@@ -25,11 +25,6 @@ from berg.proxy.proxy import Proxy
 from berg.runtime.own.config import OwnConfig
 
 API_PATIENCE_S = 3.0
-
-
-def _if_free(port: int) -> int:
-    """A well-known port for health and metrics, for the first cluster of a machine; 0 for those after it."""
-    return port if port_free(port) else 0
 
 
 def proxy_table(spec: ClusterSpec) -> str:
@@ -63,8 +58,8 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
             node_name=node.name,
             table=proxy_table(spec),
             cluster_cidrs=(spec.pod_cidr,),
-            healthz_port=_if_free(10256),
-            metrics_port=_if_free(10249),
+            healthz_port=port_if_free(10256),
+            metrics_port=port_if_free(10249),
         ),
     )
     dns = DNSServer(
@@ -120,7 +115,7 @@ def kubelet_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> Kubelet
         pod_logs_dir=str(home / "pod-logs"),
         container_log_links_dir=str(home / "container-logs"),
         port=node.kubelet_port,
-        healthz_port=_if_free(10248),
+        healthz_port=port_if_free(10248),
         tls_cert_file=str(pki / f"kubelet-{node.name}-serving.crt"),
         tls_private_key_file=str(pki / f"kubelet-{node.name}-serving.key"),
         client_ca_file=str(pki / "ca.crt"),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from berg.cli.gate import ApiGate, Together
+from berg.lifecycle.host import port_if_free
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.spec import ClusterSpec
 from berg.machinery import collector
@@ -62,15 +63,18 @@ def apiserver(layout: Layout, spec: ClusterSpec) -> list[Component]:
         kubelet_client_key=str(pki / "apiserver-kubelet-client.key"),
         kubelet_preferred_address_types=["InternalIP", "Hostname"],
         service_cluster_ip_range=[spec.service_cidr],
+        component_ports={"scheduler": spec.scheduler_port, "controller-manager": spec.controllers_port},
     )
     return [APIServer(config)]
 
 
 def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
     from berg.client.rest import Client
+    from berg.client.serving import Serving
     from berg.controllers.config import Config as ManagerConfig
     from berg.controllers.manager import ControllerManager
     from berg.lifecycle.addons import Addons
+    from berg.scheduler.metrics import Metrics
     from berg.scheduler.scheduler import Scheduler
 
     manager = ManagerConfig(
@@ -83,13 +87,29 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         service_account_private_key_file=str(layout.pki / "sa.key"),
         use_service_account_credentials=True,
         leader_elect=False,
+        bind_address="127.0.0.1",
+        secure_port=port_if_free(spec.controllers_port),
+        tls_cert_file=str(layout.pki / "controller-manager-serving.crt"),
+        tls_private_key_file=str(layout.pki / "controller-manager-serving.key"),
+    )
+    scheduler = Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler"))))
+    scheduler.metrics = Metrics(scheduler.queue.counts)
+    scheduler_port = Serving(
+        scheduler.client,
+        "kube-scheduler",
+        scheduler.metrics.text,
+        address="127.0.0.1",
+        port=port_if_free(spec.scheduler_port),
+        certificate=str(layout.pki / "scheduler-serving.crt"),
+        key=str(layout.pki / "scheduler-serving.key"),
     )
     return [
         ApiGate(layout, spec),
         Addons(Client.from_kubeconfig(str(layout.kubeconfig("admin"))), spec),
         Together(
             ControllerManager(Client.from_kubeconfig(str(layout.kubeconfig("controller-manager"))), manager),
-            Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler")))),
+            scheduler,
+            scheduler_port,
         ),
     ]
 

@@ -60,10 +60,10 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
         import signal
 
         from berg.client.rest import Client
+        from berg.client.serving import Serving
         from berg.scheduler.leader import ElectedScheduler
         from berg.scheduler.metrics import Metrics
         from berg.scheduler.scheduler import Scheduler
-        from berg.scheduler.serving import Serving
 
         client = Client.from_kubeconfig(path, qps=qps, burst=burst, user_agent="kube-scheduler")
         scheduler: ElectedScheduler | Scheduler
@@ -77,6 +77,7 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
             return [_Connection(client), scheduler]
         serving = Serving(
             client,
+            "kube-scheduler",
             metrics.text,
             address=flags["bind_address"],
             port=flags["secure_port"],

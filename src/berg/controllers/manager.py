@@ -20,10 +20,10 @@ from berg.client.informer import Informer
 from berg.client.leaderelection import LeaderElector
 from berg.client.metrics import Registry, Samples
 from berg.client.rest import Client
+from berg.client.serving import Serving
 from berg.client.workqueue import WorkQueue
 from berg.controllers.config import Config
 from berg.controllers.context import Context
-from berg.controllers.serving import Serving
 from berg.machinery.clock import Clock, RealClock
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,15 @@ class ControllerManager:
     async def start(self) -> None:
         """Returns when the informers are synced and every controller runs; with leader election, at once."""
         if self.config.secure_port:
-            self._serving = Serving(self.client, self.config, self.metrics, lambda: None)
+            self._serving = Serving(
+                self.client,
+                MANAGER,
+                lambda: self.metrics.text().encode(),
+                address=self.config.bind_address,
+                port=max(self.config.secure_port, 0),
+                certificate=self.config.tls_cert_file,
+                key=self.config.tls_private_key_file,
+            )
             await self._serving.start()
         if not self.config.leader_elect:
             await self._run()

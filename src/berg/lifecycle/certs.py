@@ -48,6 +48,8 @@ def identities(spec: ClusterSpec) -> list[Identity]:
         Identity("apiserver-kubelet-client", "kube-apiserver-kubelet-client", ("system:masters",)),
         Identity("front-proxy-client", "front-proxy-client", authority="front-proxy-ca"),
         Identity("admin", "kubernetes-admin", ("system:masters",), kubeconfig="admin"),
+        Identity("controller-manager-serving", "kube-controller-manager", names=here, server=True, client=False),
+        Identity("scheduler-serving", "kube-scheduler", names=here, server=True, client=False),
         Identity("controller-manager", "system:kube-controller-manager", kubeconfig="controller-manager"),
         Identity("scheduler", "system:kube-scheduler", kubeconfig="scheduler"),
         Identity("proxy", "system:kube-proxy", kubeconfig="proxy"),

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +134,12 @@ def port_free(port: int) -> bool:
     return True
 
 
-def free_port(preferred: int, taken: set[int] = frozenset()) -> int:  # type: ignore[assignment]
+def port_if_free(port: int) -> int:
+    """For what is good to have and no reason not to start: 0 when somebody listens there."""
+    return port if port_free(port) else 0
+
+
+def free_port(preferred: int, taken: AbstractSet[int] = frozenset()) -> int:
     """`preferred` or the next one above it that nobody listens on."""
     port = preferred
     while port in taken or not port_free(port):

@@ -38,6 +38,9 @@ class ClusterSpec:
     nodes: list[NodeSpec] = field(default_factory=list)
     sim_nodes: int = 0
     containerd_socket: str = "/run/containerd/containerd.sock"
+    controllers_port: int = 10257
+    scheduler_port: int = 10259
+    """where their health and metrics are: the well-known ports, or the next free ones"""
     layout: int = LAYOUT
     kubernetes: str = KUBERNETES
 

@@ -69,6 +69,7 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
         if not running:
             spec.api_port = _port(options, spec.api_port)
             spec.sim_nodes = options.sim_nodes or spec.sim_nodes
+            _component_ports(spec)
             for node in spec.nodes:
                 if not node.netns:  # another cluster may have taken the port meanwhile
                     node.kubelet_port = host.free_port(node.kubelet_port)
@@ -97,12 +98,18 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
         sim_nodes=options.sim_nodes if runtime != "sim" else max(1, options.sim_nodes, options.nodes),
         containerd_socket=options.containerd_socket,
     )
+    _component_ports(spec)
     if runtime != "sim":
         spec.nodes = _nodes_wanted(spec, options.nodes)
         spec.advertise_address = spec.nodes[0].address
     layout.make()
     spec.write(layout.spec)
     return spec
+
+
+def _component_ports(spec: ClusterSpec) -> None:
+    spec.controllers_port = host.free_port(spec.controllers_port)
+    spec.scheduler_port = host.free_port(spec.scheduler_port, {spec.controllers_port})
 
 
 def _nodes_wanted(spec: ClusterSpec, count: int) -> list[NodeSpec]:

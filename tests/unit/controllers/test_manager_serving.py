@@ -5,9 +5,8 @@ from typing import Any
 from controllers_world import World
 
 from berg.client.metrics import Registry
+from berg.client.serving import Serving
 from berg.client.transport import HTTPTransport
-from berg.controllers.config import Config
-from berg.controllers.serving import Serving
 
 
 async def test_health_is_for_all_and_metrics_for_who_may(world: World):
@@ -25,8 +24,13 @@ async def test_health_is_for_all_and_metrics_for_who_may(world: World):
             doc["status"] = {"allowed": doc["spec"]["user"] == "monitor"}
 
     world.api.answer_hook = api
-    config = Config(secure_port=-1, bind_address="127.0.0.1")
-    serving = Serving(world.client, config, registry, lambda: wrong[0] if wrong else None)
+    serving = Serving(
+        world.client,
+        "kube-controller-manager",
+        lambda: registry.text().encode(),
+        address="127.0.0.1",
+        fault=lambda: wrong[0] if wrong else None,
+    )
     await serving.start()
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 
+from berg.client.serving import Serving
 from berg.machinery.resources import resource
 from berg.scheduler.metrics import Metrics
-from berg.scheduler.serving import Serving
 from berg.testing import Cluster
 
 
@@ -28,7 +28,7 @@ async def test_health_for_all_metrics_for_whom_rbac_lets() -> None:
         scheduler = cluster.scheduler
         assert scheduler is not None
         metrics = scheduler.metrics = Metrics(scheduler.queue.counts)
-        serving = Serving(scheduler.client, metrics.text, address="127.0.0.1", port=0)
+        serving = Serving(scheduler.client, "kube-scheduler", metrics.text, address="127.0.0.1")
         await serving.start()
         try:
             pod = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
