@@ -61,7 +61,11 @@ def of(config: Config) -> Obj:
     elif _oidc_flags(config):
         raise BadConfiguration("authentication-config file and oidc-* flags are mutually exclusive")
     else:
-        obj = load(config.authentication_config, config.service_account_issuer)
+        try:
+            obj = load(config.authentication_config)
+        except BadConfiguration as e:
+            told = f'failed to load authentication configuration from file "{config.authentication_config}"'
+            raise BadConfiguration(f"{told}: {e}") from None
         if obj.get("anonymous") is not None and config.anonymous_auth is not None:
             why = "--anonymous-auth flag cannot be set when anonymous field is configured in authentication "
             raise BadConfiguration(f"anonymous: Forbidden: {why}configuration file")
@@ -69,10 +73,15 @@ def of(config: Config) -> Obj:
     return obj
 
 
-def load(path: str, issuers: Sequence[str]) -> Obj:
-    """Raises BadConfiguration, OSError."""
+def load(path: str) -> Obj:
+    """Not validated. Raises BadConfiguration, OSError."""
     versions = ("v1", "v1beta1", "v1alpha1")
-    obj = configuration_file.read(path, "AuthenticationConfiguration", versions, _SHAPE)
+    return configuration_file.read(path, "AuthenticationConfiguration", versions, _SHAPE)
+
+
+def reload(path: str, issuers: Sequence[str]) -> Obj:
+    """Raises BadConfiguration, OSError."""
+    obj = load(path)
     configuration_file.refuse(validate(obj, issuers))
     return obj
 
@@ -150,7 +159,8 @@ def validate(obj: Obj, disallowed: Iterable[str] = ()) -> list[FieldError]:
     anonymous = obj.get("anonymous")
     if anonymous is not None and not anonymous.get("enabled") and anonymous.get("conditions"):
         why = "enabled should be set to true when conditions are defined"
-        errors.append(invalid_value("anonymous.conditions", anonymous["conditions"], why))
+        shown = [{"Path": c.get("path") or ""} for c in anonymous["conditions"]]
+        errors.append(invalid_value("anonymous.conditions", shown, why))
     return errors
 
 

@@ -206,7 +206,8 @@ def _connection(connection: Obj, path: str) -> Iterable[FieldError]:
         if file is not None:
             yield invalid_value(at, file, "can only be set when type=KubeConfigFile")
     elif type_ != "KubeConfigFile":
-        yield not_supported(f"{path}.type", connection, ("InClusterConfig", "KubeConfigFile"))
+        shown = {"Type": type_, "KubeConfigFile": file}
+        yield not_supported(f"{path}.type", shown, ("InClusterConfig", "KubeConfigFile"))
     elif not file:
         yield required(at)
     elif not Path(file).is_absolute():

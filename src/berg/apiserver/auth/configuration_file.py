@@ -31,7 +31,7 @@ def read(path: str, kind: str, versions: Sequence[str], shape: Shape) -> Obj:
     try:
         obj = yaml_codec.loads(data)
     except ValueError as e:
-        raise BadConfiguration(f"couldn't get version/kind; json parse error: {e}") from None
+        raise BadConfiguration(str(e)) from None
     if not isinstance(obj, dict):
         raise BadConfiguration("couldn't get version/kind; json parse error: not an object")
     if not obj.get("kind"):
@@ -57,7 +57,7 @@ def refuse(errors: Iterable[FieldError]) -> None:
 def _unknown(obj: Any, shape: Shape, path: str) -> Iterable[str]:
     if not isinstance(obj, dict):
         return
-    for name, value in obj.items():
+    for name, value in sorted(obj.items()):
         at = f"{path}.{name}" if path else str(name)
         if name not in shape:
             yield at

@@ -168,7 +168,7 @@ class Methods:
 
         assert self._issuers is not None and self.reloads is not None
         try:
-            found = authentication_config.load(self.config.authentication_config, self.config.service_account_issuer)
+            found = authentication_config.reload(self.config.authentication_config, self.config.service_account_issuer)
             if (found.get("jwt") or []) == self._issuers.config:
                 return
             members = self._members(found)

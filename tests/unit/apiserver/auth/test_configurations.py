@@ -141,7 +141,7 @@ def test_anonymous_and_what_is_there_twice() -> None:
     obj = {"jwt": [_jwt(), _jwt()], "anonymous": {"enabled": False, "conditions": [{"path": "/livez"}]}}
     assert list(map(str, authentication_config.validate(obj))) == [
         'jwt[1].issuer.url: Duplicate value: "https://idp.example"',
-        'anonymous.conditions: Invalid value: [{"path":"/livez"}]: enabled should be set to true when conditions are '
+        'anonymous.conditions: Invalid value: [{"Path":"/livez"}]: enabled should be set to true when conditions are '
         "defined",
     ]
     too_many = authentication_config.validate({"jwt": [_jwt()] * 65})
@@ -173,7 +173,7 @@ HEAD = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfi
 )
 def test_files_are_decoded_strictly(tmp_path: Path, content: Any, why: str) -> None:
     with pytest.raises(BadConfiguration) as caught:
-        authentication_config.load(_file(tmp_path, content), [])
+        authentication_config.load(_file(tmp_path, content))
     assert str(caught.value) == why
 
 
