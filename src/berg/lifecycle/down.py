@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from berg.lifecycle import kubeconfig
 from berg.lifecycle.errors import BadDataDir, LifecycleError
 from berg.lifecycle.layout import Layout
-from berg.lifecycle.registry import supervisor_of
+from berg.lifecycle.registry import return_index, supervisor_of
 from berg.lifecycle.remains import remove_tree
 from berg.lifecycle.spec import ClusterSpec
 from berg.lifecycle.supervisor import read_pid
@@ -71,3 +71,5 @@ def down(layout: Layout, *, purge: bool, cleaners: Sequence[Cleaner]) -> None:
     if purge:
         kubeconfig.remove(kubeconfig.user_path(), spec.context if spec else f"berg-{layout.root.name}")
         remove_tree(layout.root)
+        if spec:
+            return_index(layout.root, spec.index)

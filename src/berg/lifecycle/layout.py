@@ -25,6 +25,11 @@ def default_root() -> Path:
     """`$BERG_HOME`, else the system's place for root and the user's for others."""
     if home := os.environ.get("BERG_HOME"):
         return Path(home)
+    return machine_root()
+
+
+def machine_root() -> Path:
+    """The one place that all of a user's clusters on this machine know, whatever `$BERG_HOME` says."""
     if os.geteuid() == 0:
         return Path("/var/lib/berg")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "berg"

@@ -23,7 +23,7 @@ from berg.lifecycle import host, hostnet
 from berg.lifecycle.errors import BadDataDir, LifecycleError, NameInUse, PortTaken
 from berg.lifecycle.layout import Layout
 from berg.lifecycle.probe import Probe
-from berg.lifecycle.registry import free_index, supervisor_of
+from berg.lifecycle.registry import keep_index, supervisor_of, take_index
 from berg.lifecycle.spec import ClusterSpec, NodeSpec
 from berg.lifecycle.supervisor import read_pid, spawn
 
@@ -81,6 +81,7 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
                 for node in spec.nodes:
                     node.address = address
             spec.write(layout.spec)
+        keep_index(layout.root, spec.index)
         return spec
     if layout.store.is_dir() and any(layout.store.glob("*")):
         raise BadDataDir(
@@ -88,11 +89,11 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
             "Put the file back from a copy, or start anew with: berg down --purge",
         )
     runtime = host.choose_runtime(options.runtime, options.containerd_socket, progress.note)
-    address = host.address()
+    address, port = host.address(), _port(options, _API_PORT)
     spec = ClusterSpec(
         name=options.name,
-        index=free_index(),
-        api_port=_port(options, _API_PORT),
+        index=take_index(layout.root),
+        api_port=port,
         advertise_address=address,
         runtime=runtime,
         sim_nodes=options.sim_nodes if runtime != "sim" else max(1, options.sim_nodes, options.nodes),
