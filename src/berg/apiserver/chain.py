@@ -15,6 +15,7 @@ from typing import Any
 
 from berg.apiserver import requestinfo
 from berg.apiserver.auth import authorization
+from berg.apiserver.auth.attempts import Attempts
 from berg.apiserver.auth.authentication import Authentication
 from berg.apiserver.auth.authorization import MASTERS, Authorizer, Verdict
 from berg.apiserver.http.message import Request, Response, User
@@ -46,6 +47,7 @@ class Chain:
         self.aggregator: Any = None
         self.audit: Any = None
         self.constrained_impersonation = True
+        self.attempts = Attempts()
         self._last_id = uuid.uuid4().int
         self.flow_control: Any = None
         self.metrics: Any = None
@@ -85,8 +87,10 @@ class Chain:
         if request.user is None:
             try:
                 user = self.authentication.authenticate(request)
-                request.user = user if isinstance(user, User) else await user
+                request.user = user = user if isinstance(user, User) else await user
+                self.attempts.known(user)
             except ApiError as e:
+                self.attempts.refused += 1
                 if self.audit is not None:
                     await self.audit.refused(request, e)
                 raise
@@ -120,11 +124,13 @@ class Chain:
             if self.audit is not None:
                 _note(request, verdict)
             if not verdict.allowed:
+                self.attempts.not_allowed(verdict)
                 if verdict.error:
                     return _authorization_failed(request, verdict.error)
                 raise authorization.forbidden(asked, verdict.reason)
         elif self.audit is not None:
             _note(request, authorization.ALLOWED)
+        self.attempts.allowed += 1
         return await self._dispatched(request)
 
     async def _dispatched(self, request: Request) -> Response:

@@ -228,7 +228,7 @@ class APIServer:
         )
         self.chain.constrained_impersonation = config.feature_gates.get("ConstrainedImpersonation", True)
         self.metrics = self.chain.metrics = Metrics()
-        self.metrics.gauges.update(self.methods.gauges() | self.authorizers.gauges())
+        self.metrics.gauges.update(self.chain.attempts.gauges() | self.methods.gauges() | self.authorizers.gauges())
         if self._encryption_reloads is not None:
             self.metrics.gauges.update(self._encryption_reloads.gauges())
         self.paths.answers["/metrics"] = self.metrics.handle

@@ -219,3 +219,18 @@ async def test_watching_one_by_path_shows_one(served: Served) -> None:
     assert code == 403
     listed = await served.get("/api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%3Da", user=JOE)
     assert [i["metadata"]["name"] for i in listed["items"]] == ["a"]
+
+
+async def test_attempts_are_counted(served: Served) -> None:
+    await served.raw("GET", "/version", user=None)
+    await served.raw("GET", "/version", user=None, authorization="Bearer wrong")
+    await served.raw("GET", "/api/v1/pods", user=JOE)
+    metrics = (await served.raw("GET", "/metrics")).body.decode()
+    for line in (
+        'authentication_attempts{result="success"} 1',
+        'authentication_attempts{result="error"} 1',
+        'authenticated_user_requests{username="other"} 1',
+        'authorization_attempts_total{result="allowed"} 2',
+        'authorization_attempts_total{result="no-opinion"} 1',
+    ):
+        assert f"\n{line}\n" in metrics
