@@ -15,7 +15,7 @@ from collections.abc import Callable
 import orjson
 
 from berg.apiserver.http.message import Request, Response
-from berg.apiserver.registry.negotiation import parse_accept
+from berg.apiserver.registry.negotiation import PLAIN, PROTOBUF, compress, encode, negotiate, parse_accept
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 
@@ -70,24 +70,28 @@ class Discovery:
             return None
         return self._answer(request, path, lambda: _resource_list(group, version, found))
 
-    def _answer(
-        self, request: Request, name: str, make: Callable[[], Obj], content_type: str = "application/json"
-    ) -> Response:
+    def _answer(self, request: Request, name: str, make: Callable[[], Obj], content_type: str = "") -> Response:
+        """`content_type`: of an aggregated document, which is JSON; the others are in what encoding is asked for.
+        Raises NotAcceptable."""
+        accepted = PLAIN if content_type else negotiate(request)
+        if accepted is not PLAIN:
+            name = f"{name}|{accepted.media_type}|{accepted.pretty}"
         found = self._documents.get(name)
         if found is None:
-            body = orjson.dumps(make())
+            made = make()
+            if accepted.media_type == PROTOBUF:
+                made.setdefault("apiVersion", "v1")  # which some leave out in JSON
+            body = orjson.dumps(made) if accepted is PLAIN else encode(made, accepted)
             found = self._documents[name] = (body, f'"{hashlib.sha512(body).hexdigest().upper()}"')
         body, etag = found
         headers = {}
-        if "#" in name:
+        if content_type:
             headers["Vary"] = "Accept"
             headers["ETag"] = etag
             headers["Cache-Control"] = "public"
             if request.headers.get("if-none-match") == etag:
                 return Response(304, b"", "", headers)
-        from berg.apiserver.registry.negotiation import compress
-
-        response = Response(200, body, content_type, headers)
+        response = Response(200, body, content_type or accepted.media_type, headers)
         compress(request, response)
         return response
 
@@ -187,7 +191,7 @@ def _resource_list(group: str, version: str, resources: list[Resource]) -> Obj:
             listed.append(one)
     return {
         "kind": "APIResourceList",
-        "apiVersion": "v1",
+        **({"apiVersion": "v1"} if group else {}),  # upstream's core list has none
         "groupVersion": f"{group}/{version}" if group else version,
         "resources": listed,
     }

@@ -52,10 +52,9 @@ class Health:
         return why
 
     def slis(self, request: Request) -> Response:
-        lines = [
-            "# HELP kubernetes_healthcheck [STABLE] What a health check found last.\n# TYPE kubernetes_healthcheck gauge\n"
-        ]
-        lines += [f'kubernetes_healthcheck{{name="{n}",type="{t}"}} {v}\n' for (n, t), v in self._last.items()]
+        last = "kubernetes_healthcheck"
+        lines = [f"# HELP {last} [STABLE] What a health check found last.\n# TYPE {last} gauge\n"]
+        lines += [f'{last}{{name="{n}",type="{t}"}} {v}\n' for (n, t), v in self._last.items()]
         total = "kubernetes_healthchecks_total"
         lines.append(f"# HELP {total} [STABLE] What health checks have found.\n# TYPE {total} counter\n")
         lines += [f'{total}{{name="{n}",status="{s}",type="{t}"}} {v}\n' for (n, t, s), v in self._counts.items()]

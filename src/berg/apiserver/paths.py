@@ -11,7 +11,7 @@ from berg.apiserver.discovery import Discovery
 from berg.apiserver.health import Health
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.rest import ours
-from berg.machinery.status import no_such_method
+from berg.machinery.status import ApiError, no_such_method
 
 Answer = Callable[[Request], Response | Awaitable[Response | None] | None]
 
@@ -63,4 +63,8 @@ async def _settled(found: Response | Awaitable[Response | None] | None) -> Respo
 
 
 def _version(request: Request) -> Response:
+    accepted = (clause.partition(";")[0].strip() for clause in request.headers.get("accept", "*/*").split(","))
+    if not any(media in ("", "*/*", "application/json") for media in accepted):
+        words = "406: Not Acceptable\n\nAvailable representations: application/json"
+        raise ApiError(406, "NotAcceptable", words, {})
     return Response(200, orjson.dumps(version.info(), option=orjson.OPT_INDENT_2))

@@ -14,7 +14,7 @@ from berg import storage
 from berg.apiserver.config import Config
 from berg.apiserver.server import APIServer
 from berg.machinery.clock import FakeClock
-from berg.machinery.codec import cbor
+from berg.machinery.codec import cbor, protobuf, yaml
 from tests.unit.apiserver.served_api import Served
 
 CBOR, MAPS = "application/cbor", "/api/v1/namespaces/default/configmaps"
@@ -126,3 +126,17 @@ async def test_not_taken(served: Served) -> None:
 
 async def test_the_least_liked_is_no_refusal(served: Served) -> None:
     assert (await served.raw("GET", MAPS, accept="*/*;q=0")).status == 200
+
+
+async def test_discovery_in_every_encoding(served: Served) -> None:
+    for path in ("/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1"):
+        plain = await served.raw("GET", path)
+        in_yaml = await served.raw("GET", path, accept="application/yaml")
+        packed = await served.raw("GET", path, accept="application/vnd.kubernetes.protobuf")
+        told = orjson.loads(plain.body)
+        assert yaml.loads(in_yaml.body) == told and in_yaml.content_type == "application/yaml"
+        assert protobuf.loads(packed.body)["kind"] == told["kind"]
+        assert (await served.raw("GET", path, accept="application/foo")).status == 406
+    assert (await served.raw("GET", "/version", accept="application/yaml")).status == 406
+    pretty = await served.raw("GET", "/api", user_agent="curl/8")
+    assert pretty.body.startswith(b'{\n  "kind"')
