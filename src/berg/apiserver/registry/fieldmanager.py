@@ -33,8 +33,9 @@ def manager_of(given: str, user_agent: str) -> str:
 
 def reset_fields(call: Call) -> tuple[tuple[str, ...], ...]:
     """What the endpoint does not write, and nobody comes to own through it."""
-    if call.subresource == "" and not call.registry.strategy.has_status:
-        return ()
+    strategy = call.registry.strategy
+    if call.subresource == "":
+        return (*strategy.unowned, *(_RESET[""] if strategy.has_status else ()))
     return _RESET.get(call.subresource, ())
 
 

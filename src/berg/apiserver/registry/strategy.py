@@ -64,6 +64,8 @@ class Strategy:
     """metadata.generation starts at 1 and rises when anything but metadata and status changes"""
     allow_create_on_update = False
     allow_unconditional_update = True
+    unowned: tuple[tuple[str, ...], ...] = ()
+    """what nobody comes to own by writing the main resource (besides status)"""
     orphans = False
     """a deletion that says nothing of its dependents leaves them (as upstream once began with)"""
     graceful = False

@@ -295,6 +295,8 @@ def _template_update(obj: Obj, old: Obj) -> list[FieldError]:
         if idle:
             _take_scheduling(template, before)
             _take_resources(template, before)
+            pod = template.get("spec") or {}
+            return [] if same(pod, before.get("spec") or {}) else [invalid_value("spec.template.spec", pod, MESSAGE)]
     if same(template, before):
         return []
     return [invalid_value("spec.template", template, MESSAGE)]

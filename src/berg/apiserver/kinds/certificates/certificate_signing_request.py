@@ -35,6 +35,7 @@ class CertificateSigningRequestStrategy(Strategy):
     namespaced = False
     generation = False
     field_labels = ("spec.signerName",)
+    unowned = (("spec",),)
     columns = [
         cells.NAME,
         cells.AGE,

@@ -75,4 +75,4 @@ class EndpointSliceStrategy(Strategy):
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         from berg.apiserver.kinds.discovery.validation import endpoint_slice_warnings
 
-        return endpoint_slice_warnings(obj)
+        return endpoint_slice_warnings(obj, new=old is None)

@@ -30,8 +30,8 @@ def validate_endpoint_slice_update(obj: Obj, old: Obj) -> list[FieldError]:
     return errors + immutable.immutable(obj, old, "addressType")
 
 
-def endpoint_slice_warnings(obj: Obj) -> list[str]:
-    if obj.get("addressType") == "FQDN":
+def endpoint_slice_warnings(obj: Obj, *, new: bool) -> list[str]:
+    if new and obj.get("addressType") == "FQDN":
         return ["spec.addressType: FQDN endpoints are deprecated"]
     warnings: list[str] = []
     for i, endpoint in enumerate(obj.get("endpoints") or ()):
