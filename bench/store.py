@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -34,6 +34,7 @@ from berg.storage.interface import (
     Store,
     TxnRequest,
     Unavailable,
+    WatchBatch,
     WatchRequest,
     prefix_end,
 )
@@ -72,18 +73,27 @@ async def measure(name: str, store: Store, seconds: float) -> None:
     async def get(client: int, n: int) -> None:
         await store.range(RangeRequest(b"/bench/put/%d/%d" % (client, n % 100)))
 
-    for label, work in (("put", put), ("create txn", txn), ("get", get)):
+    for n in range(100):
+        await store.put(PutRequest(b"/bench/range/%d" % n, VALUE))
+    ten = RangeRequest(b"/bench/range/", prefix_end(b"/bench/range/"), limit=10)
+
+    async def list_ten(client: int, n: int) -> None:
+        await store.range(ten)
+
+    for label, work in (("put", put), ("create txn", txn), ("get", get), ("range of 10", list_ten)):
         rates = [f"{await rate(clients, seconds, work):>9,.0f}" for clients in CLIENTS]
         print(f"  {name:<22} {label:<12} {' '.join(rates)}  /s at {CLIENTS} clients", flush=True)
-    print(f"  {name:<22} {'watch':<12} {await watch_rate(store, seconds):>9,.0f}  events/s to one watcher", flush=True)
+    rates = [f"{await watch_rate(store, seconds, watchers):>9,.0f}" for watchers in CLIENTS]
+    print(f"  {name:<22} {'watch':<12} {' '.join(rates)}  events/s to {CLIENTS} watchers", flush=True)
 
 
-async def watch_rate(store: Store, seconds: float) -> float:
-    """Events that reach a watcher of a prefix while 16 clients write it."""
+async def watch_rate(store: Store, seconds: float, watchers: int) -> float:
+    """Events that reach all watchers of a prefix together, while 16 clients write it."""
     seen = 0
-    watch = store.watch(WatchRequest(b"/bench/watch/", prefix_end(b"/bench/watch/")))
+    request = WatchRequest(b"/bench/watch/", prefix_end(b"/bench/watch/"))
+    watches = [store.watch(request) for _ in range(watchers)]
 
-    async def read() -> None:
+    async def read(watch: AsyncIterator[WatchBatch]) -> None:
         nonlocal seen
         async for batch in watch:
             seen += len(batch.events)
@@ -91,15 +101,18 @@ async def watch_rate(store: Store, seconds: float) -> float:
     async def put(client: int, n: int) -> None:
         await store.put(PutRequest(b"/bench/watch/%d" % client, VALUE))
 
-    reader = asyncio.create_task(read())
-    await asyncio.sleep(0.1)
+    readers = [asyncio.create_task(read(watch)) for watch in watches]
+    await asyncio.sleep(0.3)
     started = time.perf_counter()
-    await rate(16, seconds, put)
-    await asyncio.sleep(0.1)
+    written = round(await rate(16, seconds, put) * seconds)
+    for _ in range(200):  # what was written counts when it has arrived
+        if seen >= 0.99 * written * watchers:
+            break
+        await asyncio.sleep(0.01)
     took = time.perf_counter() - started
-    await watch.aclose()  # type: ignore[attr-defined]
-    reader.cancel()
-    await asyncio.gather(reader, return_exceptions=True)
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
     return seen / took
 
 
@@ -166,31 +179,59 @@ async def measure_open(folder: Path, keys: int) -> None:
         "async def main():\n"
         "    resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
         "    before = resident()\n"
-        "    started = time.perf_counter(); store = EmbeddedStore(Path(sys.argv[1])); await store.start()\n"
-        "    took = time.perf_counter() - started\n"
-        "    print(f'  opened in {took:.2f} s, {resident() - before:,.0f} MB in memory'); await store.close()\n"
+        "    busy, started = time.process_time(), time.perf_counter(); store = EmbeddedStore(Path(sys.argv[1])); await store.start()\n"
+        "    took, cpu = time.perf_counter() - started, time.process_time() - busy\n"
+        "    print(f'  opened in {took:.2f} s ({cpu:.2f} s of the processor), {resident() - before:,.0f} MB in memory'); await store.close()\n"
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
 
 
-async def with_server(args: list[str], endpoint: str, name: str, seconds: float) -> None:
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+async def measure_size(name: str, store: Store, keys: int, folder: Path, pid: int) -> None:
+    """What the keys cost the server on disk (its whole directory) and in memory."""
+    before = resident_mb(pid)
+    for first in range(0, keys, 100):
+        puts = [PutRequest(b"/bench/size/%08d" % n, VALUE) for n in range(first, first + 100)]
+        await store.txn(TxnRequest(success=tuple(puts)))
+    disk = sum(f.stat().st_blocks * 512 for f in folder.rglob("*") if f.is_file()) / 1e6
+    print(f"  {name:<22} {keys:,} keys of 1 KiB: {disk:,.0f} MB on disk, {resident_mb(pid) - before:,.0f} MB in memory")
+
+
+async def with_server(args: list[str], endpoint: str, name: str, seconds: float, keys: int, folder: Path) -> None:
     from berg.storage.etcd.client import EtcdStore
 
     server = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         store = EtcdStore([endpoint], compaction_interval_s=0)
-        for _ in range(100):
-            try:
-                await store.start()
-                break
-            except Unavailable:
-                await asyncio.sleep(0.1)
+        await reached(store)
         await measure(name, store, seconds)
         await store.close()
     finally:
         server.terminate()
         server.wait()
+    shutil.rmtree(folder)  # its size is measured without what the rates have left
+    server = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        store = EtcdStore([endpoint], compaction_interval_s=0)
+        await reached(store)
+        await measure_size(name, store, keys, folder, server.pid)
+        await store.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+async def reached(store: Store) -> None:
+    for _ in range(300):
+        try:
+            return await store.start()
+        except Unavailable:
+            await asyncio.sleep(0.1)
+    raise SystemExit("the server does not answer")
 
 
 def free_port() -> int:
@@ -212,10 +253,10 @@ async def main(seconds: float, keys: int, folder: Path) -> None:
         args = ["etcd", "--data-dir", str(folder / "etcd"), "--listen-client-urls", url, "--advertise-client-urls", url]
         peers = ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         cluster = ["--initial-cluster", f"default={peer}", "--log-level", "error"]
-        await with_server([*args, *peers, *cluster], url, "etcd over gRPC", seconds)
+        await with_server([*args, *peers, *cluster], url, "etcd over gRPC", seconds, keys, folder / "etcd")
     url = f"http://127.0.0.1:{free_port()}"
     berg = [sys.executable, "-m", "berg.cli.main", "etcd", "--data-dir", str(folder / "berg")]
-    await with_server([*berg, "--listen-client-urls", url], url, "berg etcd over gRPC", seconds)
+    await with_server([*berg, "--listen-client-urls", url], url, "berg etcd over gRPC", seconds, keys, folder / "berg")
     await measure_open(folder, keys)
 
 

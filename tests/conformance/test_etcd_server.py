@@ -14,13 +14,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from berg.etcd.server import Config, EtcdServer
 from berg.etcd.snapshot import BadSnapshot, restore_to
 from berg.storage.embedded import EmbeddedStore
 from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.client import EtcdStore
-from berg.storage.interface import DeleteRequest, PutRequest, RangeRequest, Unavailable
+from berg.storage.interface import DeleteRequest, PutRequest, RangeRequest, RevisionFuture, Unavailable
 
 from .certificates import CA
 from .conftest import Etcd, free_port, ready
@@ -307,6 +308,17 @@ async def test_health_version_and_metrics(server: EtcdServer) -> None:
         async with session.get("/metrics") as answer:
             text = await answer.text()
             assert "etcd_server_has_leader 1\n" in text and "etcd_mvcc_db_total_size_in_bytes" in text
+        store = EtcdStore([url(server)], compaction_interval_s=0)
+        await store.start()
+        with pytest.raises(RevisionFuture):
+            await store.range(RangeRequest(b"a", revision=99))
+        await store.close()
+        async with session.get("/metrics") as answer:
+            text = await answer.text()
+        labels = 'grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary"'
+        assert f'grpc_server_handled_total{{grpc_code="OutOfRange",{labels}}} 1\n' in text
+        families = list(text_string_to_metric_families(text))
+        assert len({family.name for family in families}) == len(families) > 20
         await server.store.arm()
         async with session.get("/health") as answer:
             assert (answer.status, json.loads(await answer.text())["reason"]) == (503, "ALARM NOSPACE")

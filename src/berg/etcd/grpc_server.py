@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from urllib.parse import quote
 from berg.etcd.hpack import Field, encode
 from berg.etcd.http2 import CANCEL, Stream
 from berg.etcd.rpc import Call, Message, Method, RpcError
-from berg.storage.etcd.errors import RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNKNOWN
+from berg.storage.etcd.errors import CANCELLED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNKNOWN
 from berg.storage.interface import StoreError
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,16 @@ Bridge = Callable[[Stream, list[Field]], Any]
 """Takes a request that is no gRPC; what it returns gets the request's data (see `bridge`)."""
 
 
+class Counts:
+    """What has been asked and answered since the start, for `/metrics`."""
+
+    def __init__(self) -> None:
+        self.started: Counter[str] = Counter()
+        self.handled: Counter[tuple[str, int]] = Counter()
+        self.received_bytes = 0
+        self.sent_bytes = 0
+
+
 class GrpcServer:
     """What all connections share."""
 
@@ -47,6 +58,7 @@ class GrpcServer:
         self.max_message_bytes = max_request_bytes + OVERHEAD_BYTES
         self.bridge = bridge
         self.tasks: set[asyncio.Task[None]] = set()
+        self.counts = Counts()
 
     def handler(self, common_name: str) -> GrpcHandler:
         return GrpcHandler(self, common_name)
@@ -108,6 +120,7 @@ class GrpcHandler:
                 stream, RpcError(UNIMPLEMENTED, f'grpc: Decompressor is not installed for grpc-encoding "{encoding}"')
             )
             return
+        self._server.counts.started[path] += 1
         call = Call(dict(headers), self._common_name) if self._server.must_know() else _NOBODY
         incoming = stream.state = _Incoming(method, call, encoding)
         if method.unary is None and method.client_streams:
@@ -154,6 +167,7 @@ class GrpcHandler:
     def _messages(self, incoming: _Incoming, data: bytes, ended: bool) -> list[Message]:
         buffer = incoming.buffer
         buffer += data
+        self._server.counts.received_bytes += len(data)
         out: list[Message] = []
         at = 0
         method = incoming.method
@@ -209,17 +223,28 @@ class GrpcHandler:
         try:
             answer = await method.unary(incoming.call, message)
         except (RpcError, StoreError) as e:
-            _refuse(stream, e)
+            self._failed(method, stream, e)
         except asyncio.CancelledError:
             stream.reset(CANCEL)
+            self._server.counts.handled[method.path, CANCELLED] += 1
             raise
         except Exception as e:
             log.exception("%s", method.path)
-            _refuse(stream, RpcError(UNKNOWN, str(e)))
+            self._failed(method, stream, RpcError(UNKNOWN, str(e)))
         else:
+            framed = _framed(answer)
+            counts = self._server.counts
+            counts.sent_bytes += len(framed)
+            counts.handled[method.path, 0] += 1
             stream.send_headers(_HEADERS)
-            stream.send_data(_framed(answer))
+            stream.send_data(framed)
             stream.send_headers(_OK, end=True)
+
+    def _failed(self, method: Method, stream: Stream, error: RpcError | StoreError, *, started: bool = False) -> None:
+        if isinstance(error, StoreError):
+            error = RpcError.of(error)
+        self._server.counts.handled[method.path, error.code] += 1
+        _refuse(stream, error, started=started)
 
     async def _stream(self, stream: Stream, incoming: _Incoming, requests: AsyncIterator[Message]) -> None:
         method = incoming.method
@@ -231,17 +256,21 @@ class GrpcHandler:
                 if not started:
                     started = True
                     stream.send_headers(_HEADERS)
-                stream.send_data(_framed(answer))
+                framed = _framed(answer)
+                self._server.counts.sent_bytes += len(framed)
+                stream.send_data(framed)
                 await stream.drained()
         except (RpcError, StoreError) as e:
-            _refuse(stream, e, started=started)
+            self._failed(method, stream, e, started=started)
         except asyncio.CancelledError:
             stream.reset(CANCEL)
+            self._server.counts.handled[method.path, CANCELLED] += 1
             raise
         except Exception as e:
             log.exception("%s", method.path)
-            _refuse(stream, RpcError(UNKNOWN, str(e)), started=started)
+            self._failed(method, stream, RpcError(UNKNOWN, str(e)), started=started)
         else:
+            self._server.counts.handled[method.path, 0] += 1
             if not started:
                 stream.send_headers(_HEADERS)
             stream.send_headers(_OK, end=True)
@@ -263,9 +292,7 @@ def _framed(answer: Message) -> bytes:
     return b"\0" + len(body).to_bytes(4, "big") + body
 
 
-def _refuse(stream: Stream, error: RpcError | StoreError, *, started: bool = False) -> None:
-    if isinstance(error, StoreError):
-        error = RpcError.of(error)
+def _refuse(stream: Stream, error: RpcError, *, started: bool = False) -> None:
     trailers = [
         ("grpc-status", str(error.code)),
         ("grpc-message", quote(error.text, safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}")),

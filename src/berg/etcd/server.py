@@ -116,6 +116,7 @@ class EtcdServer:
         grpc = self._grpc = GrpcServer(
             methods, lambda: users.enabled, config.max_request_bytes, lambda *request: Bridge(private, *request)
         )
+        web.counts = grpc.counts
         self._mux = Mux(web.protocol, lambda name: Connection(grpc.handler(name), name))
         for url in config.listen_client_urls:
             tls = self._tls(["h2", "http/1.1"]) if url.startswith("https:") else None
@@ -132,6 +133,8 @@ class EtcdServer:
             return
         bare = self._bare = Web(self.member, users, [], enable_v2=False)
         await bare.start()
+        if self._web is not None and self._grpc is not None:
+            bare.counts, bare.methods = self._grpc.counts, self._web.methods
         for url in self.config.listen_metrics_urls:
             tls = self._tls(["http/1.1"]) if url.startswith("https:") else None
             server = await asyncio.get_running_loop().create_server(bare.protocol, *_address(url), ssl=tls)

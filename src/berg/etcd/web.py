@@ -11,6 +11,7 @@ from aiohttp import web
 
 from berg.etcd import metrics
 from berg.etcd.gateway import PREFIXES, Gateway
+from berg.etcd.grpc_server import Counts
 from berg.etcd.member import CLUSTER_VERSION, VERSION, Member
 from berg.etcd.rpc import Method
 from berg.etcd.users import Users
@@ -34,6 +35,9 @@ class Web:
     ) -> None:
         self._member = member
         self._gateway = Gateway(methods)
+        self.methods = {m.path: m for m in methods}
+        self.counts: Counts | None = None
+        """of the gRPC side, for `/metrics`"""
         self._v2: Any = None
         self._enable_v2 = enable_v2
         self._by_certificate = by_certificate
@@ -79,7 +83,8 @@ class Web:
             return _json({"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION, "storage": CLUSTER_VERSION})
         if path == "/metrics":
             return web.Response(
-                text=metrics.render(self._member), headers={"Content-Type": "text/plain; version=0.0.4"}
+                text=metrics.render(self._member, self.counts, self.methods),
+                headers={"Content-Type": "text/plain; version=0.0.4"},
             )
         return _none()
 
