@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from load import Server, drive, encode
+from load import Make, Server, drive, encode
 
 POD = {
     "metadata": {"labels": {"app": "web", "pod-template-hash": "6f8d9c"}, "annotations": {"note": "x" * 200}},
@@ -41,6 +42,8 @@ POD = {
     },
 }
 PODS, MAPS = "/api/v1/namespaces/default/pods", "/api/v1/namespaces/default/configmaps"
+WRITTEN = 256
+"""ConfigMaps that are changed again and again"""
 JSON, STRATEGIC, APPLY = "application/json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"
 
 
@@ -72,8 +75,9 @@ async def ready(directory: Path, port: int) -> tuple[Server, float]:
 
 
 async def measure(
-    server: Server, title: str, make, clients: int, seconds: float, upstream: str, limit: int = 0
-) -> None:  # type: ignore[no-untyped-def]
+    server: Server, title: str, make: Make, clients: int, seconds: float, upstream: str, limit: int = 0
+) -> int:
+    """How many requests there were."""
     r = await drive(server, make, clients, seconds, limit)
     errors = f"  {r.errors} errors" if r.errors else ""
     print(
@@ -81,6 +85,7 @@ async def measure(
         f"p99 {r.percentile_ms(0.99):7.2f} ms   upstream here {upstream}{errors}",
         flush=True,
     )
+    return r.count
 
 
 def body(obj: object) -> bytes:
@@ -106,8 +111,7 @@ async def run(options: argparse.Namespace, server: Server) -> None:
         5,
         1,
     )
-    for i in range(16):
-        await drive(server, lambda _, i=i: ("POST", MAPS, body(map_of(f"m{i}")), JSON), 1, 5, 1)
+    await drive(server, lambda i: ("POST", MAPS, body(map_of(f"m{i - 1}")), JSON), 1, 60, WRITTEN)
 
     def pod(i: int) -> tuple[str, str, bytes, str]:
         return "POST", PODS, body({**POD, "metadata": {**POD["metadata"], "name": f"p{i:06}"}}), JSON  # type: ignore[dict-item]
@@ -126,45 +130,8 @@ async def run(options: argparse.Namespace, server: Server) -> None:
         s,
         "88 (of 10,000)",
     )
-    for clients, upstream in ((1, "-"), (16, "-"), (64, "2,430-2,970")):
-        base = clients * 1_000_000
-        await measure(
-            server,
-            "CREATE ConfigMap of 1 KiB",
-            lambda i, b=base: ("POST", MAPS, body(map_of(f"c{b + i}")), JSON),
-            clients,
-            s,
-            upstream,
-        )
-    await measure(
-        server,
-        "UPDATE ConfigMap",
-        lambda i: ("PUT", f"{MAPS}/m{i % 16}", body(map_of(f"m{i % 16}", str(i))), JSON),
-        16,
-        s,
-        "1,310-1,760",
-    )
-    await measure(
-        server,
-        "PATCH (strategic) ConfigMap",
-        lambda i: ("PATCH", f"{MAPS}/m{i % 16}", body({"data": {"n": str(i)}}), STRATEGIC),
-        16,
-        s,
-        "1,360-1,800",
-    )
-    await measure(
-        server,
-        "apply ConfigMap",
-        lambda i: (
-            "PATCH",
-            f"{MAPS}/m{i % 16}?fieldManager=bench&force=true",
-            body(map_of(f"m{i % 16}", str(i))),
-            APPLY,
-        ),
-        16,
-        s,
-        "1,150-1,340",
-    )
+    for clients in (1, 16, 64):
+        await writes(server, clients, s)
     await fan_out(server, options.watchers, s)
     await measure(
         server,
@@ -175,6 +142,42 @@ async def run(options: argparse.Namespace, server: Server) -> None:
         "-",
         options.pods,
     )
+
+
+async def writes(server: Server, clients: int, seconds: float) -> None:
+    """Each verb on ConfigMaps of 1 KiB; what was created is deleted in the end."""
+
+    def of(i: int) -> str:
+        return f"{MAPS}/m{i % WRITTEN}"
+
+    def upstream(at_16: str, at_64: str = "-") -> str:
+        return at_16 if clients == 16 else at_64 if clients == 64 else "-"
+
+    async def of_maps(title: str, make: Make, told: str, limit: int = 0) -> int:
+        return await measure(server, f"{title} ConfigMap", make, clients, 600 if limit else seconds, told, limit)
+
+    made = await of_maps(
+        "CREATE", lambda i: ("POST", MAPS, body(map_of(f"c{clients}-{i}")), JSON), upstream("-", "2,430-2,970")
+    )
+    await of_maps(
+        "UPDATE", lambda i: ("PUT", of(i), body(map_of(f"m{i % WRITTEN}", str(i))), JSON), upstream("1,310-1,760")
+    )
+    await of_maps(
+        "PATCH (strategic)",
+        lambda i: ("PATCH", of(i), body({"data": {"n": str(i)}}), STRATEGIC),
+        upstream("1,360-1,800"),
+    )
+    await of_maps(
+        "apply",
+        lambda i: (
+            "PATCH",
+            f"{of(i)}?fieldManager=bench&force=true",
+            body(map_of(f"m{i % WRITTEN}", str(i))),
+            APPLY,
+        ),
+        upstream("1,150-1,340"),
+    )
+    await of_maps("DELETE", lambda i: ("DELETE", f"{MAPS}/c{clients}-{i}", b"", JSON), "-", made)
 
 
 async def fan_out(server: Server, watchers: int, seconds: float) -> None:
@@ -195,15 +198,19 @@ async def fan_out(server: Server, watchers: int, seconds: float) -> None:
     assert process.stdout is not None and process.stdin is not None
     await process.stdout.readline()  # all are watching
     r = await drive(
-        server, lambda i: ("PUT", f"{MAPS}/m{i % 16}", body(map_of(f"m{i % 16}", str(i))), JSON), 4, seconds
+        server,
+        lambda i: ("PUT", f"{MAPS}/m{i % 16}", body(map_of(f"m{i % 16}", str(time.time_ns()))), JSON),
+        8,
+        seconds,
     )
     await asyncio.sleep(1)
     process.stdin.write(b"\n")
-    events, lag = json.loads(await process.stdout.readline())
+    events, last, lags = json.loads(await process.stdout.readline())
     await process.wait()
     print(
         f"{'watch fan-out':34} {watchers:4} watchers {events / r.seconds:8.0f} events/s of {r.rate:.0f} writes/s   "
-        f"until the last was read {lag:.2f} s   upstream here 139,000-195,000",
+        f"lag p50 {lags[0]:.0f} ms, p99 {lags[1]:.0f} ms, the last read after {last:.2f} s   "
+        "upstream here 139,000-195,000, p99 88-154 ms",
         flush=True,
     )
 
@@ -212,9 +219,10 @@ async def watchers(port: str, certificate: str, key: str, count: str) -> None:
     server = Server("127.0.0.1", int(port), Path(certificate), Path(key))
     seen = 0
     last = time.perf_counter()
+    lags: list[float] = []
     tls = server.tls()
 
-    async def watch() -> None:
+    async def watch(number: int) -> None:
         nonlocal seen, last
         reader, writer = await asyncio.open_connection(server.host, server.port, ssl=tls)
         writer.write(encode("GET", f"{MAPS}?watch=1&resourceVersion=0&labelSelector=bench%3Dwatched", b"", JSON))
@@ -226,18 +234,23 @@ async def watchers(port: str, certificate: str, key: str, count: str) -> None:
             if measuring:
                 seen += data.count(b'{"type":"MODIFIED"')
                 last = time.perf_counter()
+                if number % 20 == 0:  # enough to tell how late they are
+                    now = time.time_ns()
+                    lags.extend((now - int(at)) / 1e6 for at in re.findall(rb'"n":"(\d{19})"', data))
 
     started: list[None] = []
     everyone = asyncio.Event()
     measuring = False
-    tasks = [asyncio.ensure_future(watch()) for _ in range(int(count))]
+    tasks = [asyncio.ensure_future(watch(n)) for n in range(int(count))]
     await everyone.wait()
     await asyncio.sleep(1)
     measuring = True
     began = time.perf_counter()
     print("watching", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    print(json.dumps([seen, last - began]), flush=True)
+    lags.sort()
+    shown = [lags[int(len(lags) * q)] for q in (0.5, 0.99)] if lags else [0, 0]
+    print(json.dumps([seen, last - began, shown]), flush=True)
     for task in tasks:
         task.cancel()
     os._exit(0)

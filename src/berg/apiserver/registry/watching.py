@@ -31,7 +31,7 @@ from berg.storage.interface import RevisionCompacted
 BOOKMARK_S = 60.0
 KEPT_FRAMES, LARGEST_KEPT_BYTES = 512, 64 * 1024
 MAX_COALESCED = 100
-KEPT_CHUNKS, LARGEST_KEPT_CHUNK_BYTES = 16, 1 << 20
+KEPT_CHUNKS, LARGEST_KEPT_CHUNK_BYTES = 8, 256 << 10
 
 
 @dataclass(slots=True)
