@@ -179,9 +179,11 @@ async def measure_open(folder: Path, keys: int) -> None:
         "async def main():\n"
         "    resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
         "    before = resident()\n"
-        "    busy, started = time.process_time(), time.perf_counter(); store = EmbeddedStore(Path(sys.argv[1])); await store.start()\n"
+        "    busy, started = time.process_time(), time.perf_counter()\n"
+        "    store = EmbeddedStore(Path(sys.argv[1])); await store.start()\n"
         "    took, cpu = time.perf_counter() - started, time.process_time() - busy\n"
-        "    print(f'  opened in {took:.2f} s ({cpu:.2f} s of the processor), {resident() - before:,.0f} MB in memory'); await store.close()\n"
+        "    print(f'  opened in {took:.2f} s ({cpu:.2f} s of a processor), {resident() - before:,.0f} MB in memory')\n"
+        "    await store.close()\n"
         "asyncio.run(main())\n"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
