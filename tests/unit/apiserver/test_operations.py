@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from berg.apiserver.http.message import Request, Response
+from berg.apiserver.http.message import Request, Response, Stream
 from berg.apiserver.http.server import HTTPServer
 from berg.apiserver.profiles import encode
 from berg.machinery.codec import wire
@@ -194,6 +194,22 @@ async def test_what_is_under_way_is_finished(leaving: tuple[HTTPServer, asyncio.
     await stopped
     for writer in writers:
         writer.close()
+
+
+async def test_a_session_holds_nobody_up() -> None:
+    async def handle(request: Request) -> Response:
+        async def session(stream: Stream) -> None:
+            await stream.reader.read()
+
+        return Response(101, headers={"Connection": "Upgrade", "Upgrade": "x"}, upgrade=session)
+
+    server = HTTPServer(handle, host="127.0.0.1")
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.wait_for(server.stop(30), 5)
+    writer.close()
 
 
 async def test_who_comes_late_is_sent_elsewhere(served: Served) -> None:

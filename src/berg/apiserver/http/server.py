@@ -100,8 +100,8 @@ class HTTPServer:
         await asyncio.sleep(0)
 
     async def drain(self, timeout_s: float) -> None:
-        """Until every request is answered that is under way; streams may go on."""
-        busy = [c.task for c in self.connections if c.task is not None and not c.streaming]
+        """Until every request is answered that is under way; streams, and connections given away, may go on."""
+        busy = [c.task for c in self.connections if c.task is not None and not c.streaming and c.raw is None]
         if busy:
             await asyncio.wait(busy, timeout=timeout_s)
 
