@@ -50,7 +50,7 @@ def converter(registry: Registry, crd: Obj) -> ConvertMany:
 
 async def _ask(registry: Registry, webhook: Obj, objs: list[Obj], wanted: str) -> list[Obj]:
     """Raises InternalError with what the webhook said."""
-    from berg.apiserver.http.hooks import HookError, call
+    from berg.apiserver.http.hooks import HookError
 
     versions = webhook.get("conversionReviewVersions") or ["v1"]
     version = next((v for v in versions if v in ("v1", "v1beta1")), "v1")
@@ -64,9 +64,14 @@ async def _ask(registry: Registry, webhook: Obj, objs: list[Obj], wanted: str) -
     prefix = f"conversion webhook for {objs[0].get('apiVersion')}, Kind={kind} failed"
     try:
         with _span(registry, objs, wanted, uid):
-            answer = await call(registry.services, webhook["clientConfig"], orjson.dumps(review), TIMEOUT_S)
+            tracing = registry.services.tracing
+            headers = tracing.headers() if tracing is not None else None
+            config, body = webhook["clientConfig"], orjson.dumps(review)
+            answer = await registry.services.hooks.post(config, body, TIMEOUT_S, headers=headers)
     except HookError as e:
         raise status.internal_error(f"{prefix}: {e}") from None
+    if not isinstance(answer, dict):
+        raise status.internal_error(f"{prefix}: the answer is no object")
     response = answer.get("response") or {}
     result = response.get("result") or {}
     if response.get("uid") != uid:

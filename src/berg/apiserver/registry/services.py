@@ -13,6 +13,7 @@ from typing import Any
 
 from berg.apiserver.auth.authorization import Answer, Authorizer, AuthzAttributes, settled
 from berg.apiserver.config import Config
+from berg.apiserver.http.hooks import Hooks
 from berg.apiserver.http.message import User
 from berg.apiserver.registry import conversion
 from berg.apiserver.registry import create as creating
@@ -47,6 +48,8 @@ class Services:
         """encryption at rest, set by the server"""
         self.tracing: Any = None
         """OpenTelemetry, set by the server when it is configured"""
+        self.hooks = Hooks(self)
+        """asks webhooks; closed by the server"""
         self.service_allocation: Any = None
         """cluster IPs and node ports, set by the server"""
         self.cbor = config.feature_gates.get("CBORServingAndStorage", False)
@@ -124,6 +127,7 @@ class Services:
         await asyncio.gather(*(registry.open() for registry in found if registry is not None))
 
     async def close(self) -> None:
+        await self.hooks.close()
         for registry in set(self.registries.values()):
             await registry.close()
 

@@ -119,8 +119,8 @@ async def test_a_service_is_reached_by_its_endpoints(served: Served, tmp_path):
         )
         # no address of this machine may be an endpoint, so it is put there behind the server's back
         made["endpoints"] = [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}]
-        plugin = served.server.services.admission.plugin("ValidatingAdmissionWebhook")
-        plugin.client.api = _With(plugin.client.api, made)
+        hooks = served.server.services.hooks
+        hooks.api = _With(hooks.api, made)
         configuration = hook.configuration("ValidatingWebhookConfiguration", {"resources": ["configmaps"]})
         await served.create(f"{CONFIGURATIONS}/validatingwebhookconfigurations", configuration)
         await served.create(MAPS, {"metadata": {"name": "m"}})
@@ -184,3 +184,29 @@ async def test_attaching_can_be_refused(served: Served, tmp_path):
     assert hook.asked[0]["operation"] == "CONNECT"
     assert hook.asked[0]["subResource"] == "attach"
     assert hook.asked[0]["object"]["kind"] == "PodAttachOptions"
+
+
+async def test_objects_are_converted_by_the_same_client(served: Served, tmp_path):
+    def converted(request):
+        wanted = request["desiredAPIVersion"]
+        objects = [{**o, "apiVersion": wanted, "data": {"stage-1": o["data"]["start"]}} for o in request["objects"]]
+        return {"result": {"status": "Success"}, "convertedObjects": objects}
+
+    async with listening(tmp_path) as hook:
+        hook.answer = converted
+        crd = copy.deepcopy(CRD)
+        webhook = {"clientConfig": hook.config, "conversionReviewVersions": ["v1"]}
+        crd["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
+        await served.create(CRDS, crd)
+        await served.clock.advance(0, settle=50)
+        await served.create(
+            "/apis/example.com/v1/namespaces/default/things",
+            {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "data": {"start": "a"}},
+        )
+        found = await served.get("/apis/example.com/v2/namespaces/default/things/t")
+        assert found["data"] == {"stage-1": "a"} and found["apiVersion"] == "example.com/v2"
+        hook.answer = {"result": {"status": "Failure", "message": "no way"}}
+        code, fault = await served.ask("GET", "/apis/example.com/v2/namespaces/default/things/t")
+    assert code == 500 and fault["message"].endswith("conversion webhook for example.com/v1, Kind=Thing failed: no way")
+    code, fault = await served.ask("GET", "/apis/example.com/v2/namespaces/default/things/t")
+    assert code == 500 and 'failed: Post "https://127.0.0.1:' in fault["message"]

@@ -1,45 +1,44 @@
-"""A client of webhooks that is made at the first call: a server without webhooks does not load what it needs."""
+"""Asking one admission webhook, and what it means when that fails."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import Any
 
 from berg.apiserver.admission.interface import Api, Attributes
-from berg.apiserver.admission.webhook.hooks import Hook, Invocation
+from berg.apiserver.admission.webhook.hooks import CallFailed, Invocation
+from berg.apiserver.http.hooks import HookError, Hooks
 
-if TYPE_CHECKING:
-    from berg.apiserver.admission.webhook.client import Client
+_DEFAULT_TIMEOUT_S = 10
 
 
 class Caller:
     def __init__(self, api: Api) -> None:
-        self.api = api
-        self._client: Client | None = None
+        self._hooks: Hooks = getattr(api, "hooks", None) or Hooks(api)
         self._tracing: Any = getattr(api, "tracing", None)
+        self.close = self._hooks.close
 
     async def ask(self, a: Attributes, invocation: Invocation, uid: str, body: bytes, *, mutating: bool) -> Any:
         """The webhook's answer, decoded. Raises CallFailed."""
         hook, tracing = invocation.hook, self._tracing
-        if tracing is None:
-            return await self._post(hook, body, {})
+        seconds = hook.body.get("timeoutSeconds") or _DEFAULT_TIMEOUT_S
+        with self._span(a, invocation, uid, mutating=mutating):
+            headers = tracing.headers() if tracing is not None else None
+            config, query = hook.body.get("clientConfig") or {}, f"timeout={seconds}s"
+            try:
+                return await self._hooks.post(config, body, seconds, headers=headers, query=query)
+            except HookError as e:
+                raise CallFailed(hook, f"failed to call webhook: {e}" if e.asked else str(e)) from None
+
+    def _span(self, a: Attributes, invocation: Invocation, uid: str, *, mutating: bool) -> Any:
+        if self._tracing is None:
+            return nullcontext()
         told = {
-            "configuration": hook.configuration,
-            "webhook": hook.name,
+            "configuration": invocation.hook.configuration,
+            "webhook": invocation.hook.name,
             "resource": f"{a.resource.api_version}, Resource={a.resource.plural}",
             "subresource": a.subresource,
             "operation": a.operation,
             "UID": uid,
         }
-        with tracing.span(f"Call {'mutating' if mutating else 'validating'} webhook", told):
-            return await self._post(hook, body, tracing.headers())
-
-    async def _post(self, hook: Hook, body: bytes, headers: dict[str, str]) -> Any:
-        if self._client is None:
-            from berg.apiserver.admission.webhook.client import Client
-
-            self._client = Client(self.api)
-        return await self._client.post(hook, body, headers)
-
-    async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        return self._tracing.span(f"Call {'mutating' if mutating else 'validating'} webhook", told)

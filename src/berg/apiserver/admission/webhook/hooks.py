@@ -48,6 +48,7 @@ class CallFailed(Exception):
 
     def __init__(self, hook: Hook, why: str) -> None:
         super().__init__(f'failed calling webhook "{hook.name}": {why}')
+        self.hook = hook
 
     def error(self) -> ApiError:
         return status.internal_error(str(self))

@@ -9,37 +9,25 @@ from typing import Any
 
 import orjson
 
-from berg.apiserver.admission import sight
-from berg.apiserver.admission.interface import Api, Attributes, Plugin, Rounds
+from berg.apiserver.admission.interface import Attributes, Rounds
 from berg.apiserver.admission.sight import Sight
 from berg.apiserver.admission.webhook import hooks, review
-from berg.apiserver.admission.webhook.caller import Caller
 from berg.apiserver.admission.webhook.hooks import CallFailed, Hook, Invocation
+from berg.apiserver.admission.webhook.plugin import WebhookPlugin
 from berg.machinery import status
 from berg.machinery.patch import json as json_patch
 from berg.machinery.resources import resource
-from berg.machinery.status import ApiError, Obj
+from berg.machinery.status import ApiError
 
 _CONFIGURATIONS = resource("mutatingwebhookconfigurations.admissionregistration.k8s.io")
 _PREFIX = "mutation.webhook.admission.k8s.io/round_{}_index_{}"
 _PATCH_PREFIX = "patch.webhook.admission.k8s.io/round_{}_index_{}"
-_FAILED_OPEN = "failed-open.mutation.webhook.admission.k8s.io/round_{}_index_{}"
 
 
-class MutatingAdmissionWebhook(Plugin):
+class MutatingAdmissionWebhook(WebhookPlugin):
     name = "MutatingAdmissionWebhook"
     mutating = True
-    subresources = None
-
-    def __init__(self, api: Api, config: Obj | None = None) -> None:
-        super().__init__(api, config)
-        self.client = Caller(api)
-
-    def handles(self, a: Attributes) -> bool:
-        return not sight.is_configuration(a)
-
-    async def close(self) -> None:
-        await self.client.close()
+    failed_open = "failed-open.mutation.webhook.admission.k8s.io"
 
     async def admit(self, a: Attributes) -> None:
         found = list(hooks.all_hooks(self.api, _CONFIGURATIONS))
@@ -67,7 +55,7 @@ class MutatingAdmissionWebhook(Plugin):
         changed = False
         try:
             hooks.check_dry_run(a, hook)
-            answer = await review.ask(self.client, a, invocation, seen, mutating=True)
+            answer = await review.ask(self.caller, a, invocation, seen, mutating=True)
             if not answer.allowed:
                 raise review.denial(invocation, answer.result)
             if answer.patch:
@@ -76,9 +64,7 @@ class MutatingAdmissionWebhook(Plugin):
                     hook, patch=answer.patch, patchType="JSONPatch"
                 )
         except CallFailed as e:
-            if not hook.ignores_failure:
-                raise e.error() from None
-            a.audit_annotations[_FAILED_OPEN.format(turn, index)] = hook.name
+            self.let_pass(a, e, turn, index)
         a.audit_annotations[_PREFIX.format(turn, index)] = _record(hook, mutated=changed)
         return changed
 

@@ -7,33 +7,20 @@ from __future__ import annotations
 
 import asyncio
 
-from berg.apiserver.admission import sight
-from berg.apiserver.admission.interface import Api, Attributes, Plugin
+from berg.apiserver.admission.interface import Attributes
 from berg.apiserver.admission.sight import Sight
 from berg.apiserver.admission.webhook import hooks, review
-from berg.apiserver.admission.webhook.caller import Caller
 from berg.apiserver.admission.webhook.hooks import CallFailed, Invocation
+from berg.apiserver.admission.webhook.plugin import WebhookPlugin
 from berg.machinery.resources import resource
-from berg.machinery.status import Obj
 
 _CONFIGURATIONS = resource("validatingwebhookconfigurations.admissionregistration.k8s.io")
-_FAILED_OPEN = "failed-open.validating.webhook.admission.k8s.io/round_0_index_{}"
 
 
-class ValidatingAdmissionWebhook(Plugin):
+class ValidatingAdmissionWebhook(WebhookPlugin):
     name = "ValidatingAdmissionWebhook"
     validating = True
-    subresources = None
-
-    def __init__(self, api: Api, config: Obj | None = None) -> None:
-        super().__init__(api, config)
-        self.client = Caller(api)
-
-    def handles(self, a: Attributes) -> bool:
-        return not sight.is_configuration(a)
-
-    async def close(self) -> None:
-        await self.client.close()
+    failed_open = "failed-open.validating.webhook.admission.k8s.io"
 
     async def validate(self, a: Attributes) -> None:
         seen = Sight(self.api, a)
@@ -55,11 +42,9 @@ class ValidatingAdmissionWebhook(Plugin):
         hook = invocation.hook
         try:
             hooks.check_dry_run(a, hook)
-            answer = await review.ask(self.client, a, invocation, seen, mutating=False)
+            answer = await review.ask(self.caller, a, invocation, seen, mutating=False)
         except CallFailed as e:
-            if not hook.ignores_failure:
-                raise e.error() from None
-            a.audit_annotations[_FAILED_OPEN.format(index)] = hook.name
+            self.let_pass(a, e, 0, index)
             return
         if not answer.allowed:
             raise review.denial(invocation, answer.result)

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import binascii
 import os
-import random
 import socket
 import ssl
 from collections.abc import Mapping
@@ -21,22 +20,15 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from berg.apiserver.admission.interface import Api
-from berg.apiserver.admission.webhook.hooks import CallFailed, Hook
+from berg.apiserver.http.hooks import HookError, NoEndpoint, service_address
 from berg.machinery.codec import json
-from berg.machinery.resources import resource
 from berg.machinery.status import Obj
 
-_DEFAULT_TIMEOUT_S = 10
 _LARGEST_ANSWER = 16 << 20
-_SERVICES = resource("services")
-_SLICES = resource("endpointslices.discovery.k8s.io")
+_AGENT = "kube-apiserver-admission"
 
 
-class NoEndpoint(OSError):
-    """A service that cannot be reached, in upstream's words."""
-
-
-class Client:
+class HookClient:
     def __init__(self, api: Api) -> None:
         self.api = api
         self._session: aiohttp.ClientSession | None = None
@@ -46,18 +38,17 @@ class Client:
             await self._session.close()
             self._session = None
 
-    async def post(self, hook: Hook, body: bytes, headers: Mapping[str, str]) -> Any:
-        """The webhook's answer, decoded. Raises CallFailed."""
-        seconds = hook.body.get("timeoutSeconds") or _DEFAULT_TIMEOUT_S
-        config = hook.body.get("clientConfig") or {}
-        url = f"{_url(hook, config)}?timeout={seconds}s"
+    async def post(self, config: Obj, body: bytes, timeout_s: float, headers: Mapping[str, str], query: str) -> Any:
+        """The webhook's answer, decoded. Raises HookError."""
+        url = f"{_url(config)}?{query}" if query else _url(config)
+        own = {"Content-Type": "application/json", "Accept": "application/json, */*", "User-Agent": _AGENT}
         try:
             async with self._opened().post(
                 url,
                 data=body,
-                headers={"Content-Type": "application/json", "Accept": "application/json, */*", **headers},
+                headers={**own, **headers},
                 ssl=_tls(config.get("caBundle") or ""),
-                timeout=aiohttp.ClientTimeout(total=seconds),
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,
             ) as response:
                 answer = await response.content.read(_LARGEST_ANSWER)
@@ -65,17 +56,15 @@ class Client:
                     answer += chunk
                 code = response.status
         except TimeoutError:
-            raise CallFailed(hook, _unposted(url, "context deadline exceeded")) from None
+            raise HookError(f'Post "{url}": context deadline exceeded') from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
-            raise CallFailed(hook, _unposted(url, _reason(e))) from None
+            raise HookError(f'Post "{url}": {_reason(e)}') from None
         if not 200 <= code < 300:
-            raise CallFailed(hook, f"failed to call webhook: {_refusal(code, answer)}")
+            raise HookError(_refusal(code, answer))
         try:
             return json.loads(answer)
         except ValueError as e:
-            raise CallFailed(
-                hook, f"failed to call webhook: couldn't get version/kind; json parse error: {e}"
-            ) from None
+            raise HookError(f"couldn't get version/kind; json parse error: {e}") from None
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -84,18 +73,15 @@ class Client:
         return self._session
 
 
-def _url(hook: Hook, config: Obj) -> str:
+def _url(config: Obj) -> str:
     service = config.get("service")
     if service is not None:
         path = (service.get("path") or "").lstrip("/")
         return f"https://{service['name']}.{service['namespace']}.svc:{service.get('port') or 443}/{path}"
     if not config.get("url"):
-        raise CallFailed(hook, "could not get REST client: webhook configuration must have either service or URL")
+        why = "could not get REST client: webhook configuration must have either service or URL"
+        raise HookError(why, asked=False)
     return str(config["url"])
-
-
-def _unposted(url: str, why: str) -> str:
-    return f'failed to call webhook: Post "{url}": {why}'
 
 
 @lru_cache(maxsize=256)
@@ -159,7 +145,7 @@ class _Resolver(AbstractResolver):
         name, _, rest = host.partition(".")
         namespace, _, tail = rest.partition(".")
         if tail == "svc":
-            address, number = self._service(namespace, name, port)
+            address, number = service_address(self.api, namespace, name, port)
             if _is_address(address):
                 return [_result(host, address, number)]
             host, port = address, number
@@ -167,38 +153,6 @@ class _Resolver(AbstractResolver):
         return [_result(host, str(info[4][0]), port) for info in found]
 
     async def close(self) -> None: ...
-
-    def _service(self, namespace: str, name: str, number: int) -> tuple[str, int]:
-        service = self.api.get(_SERVICES, namespace, name)
-        if service is None:
-            raise NoEndpoint(f'service "{name}" not found')
-        spec = service["spec"]
-        if spec.get("type") == "ExternalName":
-            return spec["externalName"], number
-        port = next((p for p in spec.get("ports") or () if p["port"] == number), None)
-        if port is None:
-            raise NoEndpoint(f'no service port {number} found for service "{name}"')
-        found: list[tuple[str, int]] = []
-        for one in self.api.list(_SLICES, namespace):
-            if (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == name:
-                found += _ready(one, port.get("name") or "")
-        if found:
-            return random.choice(found)
-        if (spec.get("clusterIP") or "None") == "None":
-            raise NoEndpoint(f'no endpoints available for service "{name}"')
-        return spec["clusterIP"], number
-
-
-def _ready(one: Obj, port_name: str) -> list[tuple[str, int]]:
-    number = next((p.get("port") for p in one.get("ports") or () if (p.get("name") or "") == port_name), None)
-    if number is None:
-        return []
-    return [
-        (address, number)
-        for e in one.get("endpoints") or ()
-        if (e.get("conditions") or {}).get("ready") is not False
-        for address in e.get("addresses") or ()
-    ]
 
 
 def _is_address(text: str) -> bool:
