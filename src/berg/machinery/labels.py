@@ -6,7 +6,7 @@ Source: k8s.io/apimachinery pkg/labels, pkg/apis/meta/v1 LabelSelector.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,8 @@ class Requirement:
     key: str
     operator: str
     values: frozenset[str] = frozenset()
+    listed: bool = field(default=False, compare=False)
+    """written `key in (value)` also with one value"""
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         value = labels.get(self.key)
@@ -51,7 +53,7 @@ class Requirement:
         if self.operator in ("gt", "lt"):
             return f"{self.key}{'>' if self.operator == 'gt' else '<'}{next(iter(self.values))}"
         values = sorted(self.values)
-        if self.operator == "in" and len(values) == 1:
+        if self.operator == "in" and len(values) == 1 and not self.listed:
             return f"{self.key}={values[0]}"
         return f"{self.key} {self.operator} ({','.join(values)})"
 
@@ -95,7 +97,7 @@ class Selector:
             operator = _OPERATORS.get(e.get("operator", ""))
             if operator is None or operator in ("gt", "lt"):
                 raise ValueError(f'"{e.get("operator", "")}" is not a valid label selector operator')
-            found.append(Requirement(e["key"], operator, frozenset(e.get("values") or ())))
+            found.append(Requirement(e["key"], operator, frozenset(e.get("values") or ()), listed=True))
         return Selector(tuple(found))
 
     @staticmethod

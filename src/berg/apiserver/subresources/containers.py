@@ -22,7 +22,5 @@ def choose(pod: Obj, wanted: str) -> str:
         return str(plain[0])
     if not plain:
         raise status.bad_request(f"a container name must be specified for pod {name}")
-    shown = f"a container name must be specified for pod {name}, choose one of: [{' '.join(plain)}]"
-    if init:
-        shown += f" or one of the init containers: [{' '.join(init)}]"
-    raise status.bad_request(shown)
+    known = " ".join([*init, *plain, *ephemeral])
+    raise status.bad_request(f"a container name must be specified for pod {name}, choose one of: [{known}]")
