@@ -176,6 +176,18 @@ async def test_a_restart_goes_on(network: BridgeNetwork, namespaces: Namespaces,
     assert os.listdir(tmp_path / "network" / "pods") == [f"{2:064x}.json"]
 
 
+async def test_a_bridge_that_somebody_deleted_comes_back_with_the_next_pod(
+    network: BridgeNetwork, namespaces: Namespaces
+) -> None:
+    one, two = namespaces.make(), namespaces.make()
+    await network.setup(request(1, one))
+    with rt.Connection() as netlink:
+        netlink.request(rt.delete_link(network.bridge))
+    await network.setup(request(2, two))
+    with socket.create_server(("10.231.7.1", 0)) as server:
+        assert speak(namespaces.connect(two, server.getsockname()), server) == ("10.231.7.3", b"hello")
+
+
 async def test_dual_stack(tmp_path: Path, namespaces: Namespaces) -> None:
     network = BridgeNetwork(NAME, str(tmp_path / "network"), pod_cidrs=[CIDR, "fd00:231:7::/64"])
     await network.start()

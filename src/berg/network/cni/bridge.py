@@ -139,6 +139,9 @@ class BridgeNetwork:
                 netlink.request(*changes)
 
     def _setup(self, request: PodNetworkRequest) -> PodNetworkResult:
+        if self._ipam is not None and _index_of(self.bridge) != self._index:
+            self._ipam = None  # somebody has deleted the bridge; the next pod has one again, as with the CNI plugin
+            self._prepare()
         ipam = self._ipam
         if ipam is None:
             raise PodNetworkError(self._trouble)
@@ -281,7 +284,11 @@ def _cable(sandbox_id: str) -> str:
 
 
 def _index_of(name: str) -> int:
-    return socket.if_nametoindex(name)
+    """0 for a link that there is not."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
 
 
 def _mac(ip: rt.Address) -> bytes:
