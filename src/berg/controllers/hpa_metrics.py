@@ -19,9 +19,9 @@ from berg.client.rest import Client
 from berg.controllers.config import Config
 from berg.controllers.objects import time_of
 from berg.controllers.pods import condition, phase
-from berg.controllers.quota_usage import pod_total
 from berg.machinery import meta, quantity
 from berg.machinery.labels import Selector
+from berg.machinery.quotas import pod_total
 from berg.machinery.status import ApiError, Obj
 
 RESOURCE_METRICS = "/apis/metrics.k8s.io/v1beta1"

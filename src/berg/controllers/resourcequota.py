@@ -9,10 +9,10 @@ Source: pkg/controller/resourcequota.
 from __future__ import annotations
 
 from berg.client.informer import Informer
-from berg.controllers import quota_usage as counting
 from berg.controllers.context import APIController, Context
 from berg.controllers.pods import is_finished
 from berg.machinery import meta, quantity
+from berg.machinery import quotas as counting
 from berg.machinery.resources import Resource, builtin, resource
 from berg.machinery.status import Obj
 

@@ -18,6 +18,7 @@ from berg.apiserver.admission.interface import CREATE, UPDATE, Api, Attributes, 
 from berg.apiserver.admission.quota import usage
 from berg.apiserver.admission.refusal import forbidden
 from berg.apiserver.kinds.core.pod_spec.resources import Amounts, parsed
+from berg.machinery import quotas as counting
 from berg.machinery.quantity import Quantity
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
@@ -92,8 +93,8 @@ class ResourceQuota(Plugin):
         covered: set[str] = set()
         scopes: list[Obj] = []
         for quota in quotas:
-            selectors = usage.scope_selectors(quota)
-            met = [s for s in selectors if usage.in_scope(kind, s, obj)]
+            selectors = counting.selectors(quota)
+            met = [s for s in selectors if counting.in_scope(kind, s, obj)]
             scopes += met
             status = quota.get("status") or {}
             restricted = usage.matching(kind, set(status.get("hard") or ()))
@@ -108,8 +109,8 @@ class ResourceQuota(Plugin):
                 raise forbidden(a, f"status unknown for quota: {name}, resources: {listed}")
             interesting.append(quota)
             covered |= restricted
-        used = usage.usage(kind, obj, self.api.clock)
-        before = usage.usage(kind, a.old, self.api.clock) if a.operation == UPDATE and a.old else {}
+        used = counting.usage(kind, obj, self.api.clock.now())
+        before = counting.usage(kind, a.old, self.api.clock.now()) if a.operation == UPDATE and a.old else {}
         if any(amount.nano < 0 for amount in used.values()):
             names = ",".join(sorted(n for n, amount in used.items() if amount.nano < 0))
             raise forbidden(a, f"quota usage is negative for resource(s): {names}")
@@ -117,7 +118,7 @@ class ResourceQuota(Plugin):
         changed = []
         for quota in interesting:
             met_before = bool(before) and all(
-                usage.in_scope(kind, s, a.old or {}) for s in usage.scope_selectors(quota)
+                counting.in_scope(kind, s, a.old or {}) for s in counting.selectors(quota)
             )
             delta = _more(used, before if met_before else {})
             if delta and (new := self._add(a, quota, delta)) is not None:
@@ -140,7 +141,7 @@ class ResourceQuota(Plugin):
         names = {s.get("scopeName") for s in scopes}
         for rule in limited:
             for selector in rule.get("matchScopes") or ():
-                met = usage.in_scope(a.resource.group_resource, selector, a.obj or {})
+                met = counting.in_scope(a.resource.group_resource, selector, a.obj or {})
                 if met and selector.get("scopeName") not in names:
                     raise forbidden(a, f"insufficient quota to match these scopes: [{selector}]")
 

@@ -1,4 +1,5 @@
-"""What one object uses of a ResourceQuota. No I/O.
+"""What one object uses of a ResourceQuota, and which of a quota's scopes it falls under: for the admission plugin that
+refuses and for the controller that counts. No I/O.
 
 Source: pkg/quota/v1/evaluator/core.
 """
@@ -7,9 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from berg.controllers.objects import time_of
-from berg.controllers.pods import is_finished
 from berg.machinery import deviceclaims, quantity
+from berg.machinery.clock import parse_rfc3339
 from berg.machinery.quantity import Quantity
 from berg.machinery.status import Obj
 
@@ -58,20 +58,25 @@ def usage(group_resource: str, obj: Obj, now: datetime) -> Amounts:
 
 def counts_still(pod: Obj, now: datetime) -> bool:
     """What has ended, or should have been gone for long, uses nothing but its place."""
-    if is_finished(pod):
+    if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
         return False
-    md = pod["metadata"]
-    at = time_of(md.get("deletionTimestamp"))
-    if at is not None and md.get("deletionGracePeriodSeconds") is not None:
-        return now <= at + timedelta(seconds=md["deletionGracePeriodSeconds"])
+    metadata = pod.get("metadata") or {}
+    deleting, grace_s = metadata.get("deletionTimestamp"), metadata.get("deletionGracePeriodSeconds")
+    if deleting and grace_s is not None:
+        return now <= parse_rfc3339(deleting) + timedelta(seconds=grace_s)
     return True
 
 
 def _pod(pod: Obj, now: datetime) -> Amounts:
     if not counts_still(pod, now):
         return {}
+    spec = pod.get("spec") or {}
+    return computed(pod_total(spec, "requests"), pod_total(spec, "limits"))
+
+
+def computed(requests: Amounts, limits: Amounts) -> Amounts:
+    """Of a pod, or of one of its containers."""
     used: Amounts = {"pods": ONE}
-    requests, limits = pod_total(pod["spec"], "requests"), pod_total(pod["spec"], "limits")
     for name in COMPUTE:
         if name in requests:
             used[name] = used[f"requests.{name}"] = requests[name]
@@ -125,7 +130,7 @@ def _raise(total: Amounts, least: Amounts) -> None:
 
 
 def _service(service: Obj) -> Amounts:
-    spec = service["spec"]
+    spec = service.get("spec") or {}
     ports, kind = spec.get("ports") or (), spec.get("type")
     node_ports = 0
     if kind == "NodePort" or (kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False):
@@ -140,9 +145,11 @@ def _service(service: Obj) -> Amounts:
 
 
 def _claim(claim: Obj) -> Amounts:
-    spec = claim["spec"]
+    spec = claim.get("spec") or {}
     used: Amounts = {"persistentvolumeclaims": ONE}
-    name = (claim["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION) or spec.get("storageClassName")
+    name = ((claim.get("metadata") or {}).get("annotations") or {}).get(CLASS_ANNOTATION) or spec.get(
+        "storageClassName"
+    )
     sizes = [
         quantity.of(amounts["storage"])
         for amounts in (
@@ -164,12 +171,13 @@ def _claim(claim: Obj) -> Amounts:
 
 
 def selectors(quota: Obj) -> list[Obj]:
-    plain = [{"scopeName": s, "operator": "Exists"} for s in quota["spec"].get("scopes") or ()]
-    return plain + list((quota["spec"].get("scopeSelector") or {}).get("matchExpressions") or ())
+    spec = quota.get("spec") or {}
+    plain = [{"scopeName": s, "operator": "Exists"} for s in spec.get("scopes") or ()]
+    return plain + list((spec.get("scopeSelector") or {}).get("matchExpressions") or ())
 
 
 def in_scope(group_resource: str, selector: Obj, obj: Obj) -> bool:
-    scope, spec = selector["scopeName"], obj.get("spec") or {}
+    scope, spec = selector.get("scopeName"), obj.get("spec") or {}
     if group_resource == "persistentvolumeclaims" and scope == "VolumeAttributesClass":
         names = attributes_classes(obj)
         return any(_selected(selector, n) for n in names) if names else _selected(selector, None)
@@ -177,9 +185,9 @@ def in_scope(group_resource: str, selector: Obj, obj: Obj) -> bool:
         return False
     match scope:
         case "Terminating":
-            return spec.get("activeDeadlineSeconds") is not None
+            return is_terminating(obj)
         case "NotTerminating":
-            return spec.get("activeDeadlineSeconds") is None
+            return not is_terminating(obj)
         case "BestEffort":
             return _best_effort(obj)
         case "NotBestEffort":
@@ -205,11 +213,26 @@ def attributes_classes(claim: Obj) -> set[str]:
     }
 
 
+def is_terminating(pod: Obj) -> bool:
+    """It has a time to end by."""
+    deadline = (pod.get("spec") or {}).get("activeDeadlineSeconds")
+    return deadline is not None and deadline >= 0
+
+
 def _best_effort(pod: Obj) -> bool:
-    known = (pod.get("status") or {}).get("qosClass")
-    if known:
-        return known == "BestEffort"
-    return not pod_total(pod["spec"], "requests") and not pod_total(pod["spec"], "limits")
+    if known := (pod.get("status") or {}).get("qosClass"):
+        return bool(known == "BestEffort")
+    spec = pod.get("spec") or {}
+    holders = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    if spec.get("resources") is not None:
+        holders = [spec]
+    return not any(
+        amount.nano > 0
+        for holder in holders
+        for field in ("requests", "limits")
+        for name, amount in _of(holder, field).items()
+        if name in ("cpu", "memory")
+    )
 
 
 def _selected(selector: Obj, value: str | None) -> bool:
@@ -219,9 +242,9 @@ def _selected(selector: Obj, value: str | None) -> bool:
         case "DoesNotExist":
             return not value
         case "In":
-            return value in (selector.get("values") or ())
+            return bool(value) and value in (selector.get("values") or ())
         case "NotIn":
-            return value not in (selector.get("values") or ())
+            return not value or value not in (selector.get("values") or ())
     return False
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from berg.controllers.quota_usage import in_scope
+from berg.machinery.quotas import in_scope
 
 
 @pytest.mark.parametrize(
