@@ -53,6 +53,7 @@ HOOKS = (
     ("bootstrap-controller", "kubernetes_service"),
     ("start-cluster-authentication-info-controller", "authentication_info"),
     ("start-kube-apiserver-identity-lease-controller", "identity_lease"),
+    ("start-legacy-token-tracking-controller", "legacy_token_tracking"),
 )
 """post-start hooks: upstream's name, module in `hooks/`"""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from berg.apiserver.hooks import legacy_token_tracking
 from berg.apiserver.http.message import Request
 from tests.unit.apiserver.served_api import Served
 
@@ -103,6 +104,17 @@ async def test_a_token_that_lies_in_a_secret(served: Served) -> None:
     assert "Token does not match server's copy" in (await _review(served, token))["error"]
     await served.ask("DELETE", secret)
     assert "Token has been invalidated" in (await _review(served, token))["error"]
+
+
+async def test_since_when_use_is_noted(served: Served) -> None:
+    path = f"/api/v1/namespaces/kube-system/configmaps/{legacy_token_tracking.NAME}"
+    assert (await served.get(path))["data"] == {"since": f"{served.clock.now():%Y-%m-%d}"}
+    await served.patch(path, {"data": {"since": "2020-01-01"}})
+    await legacy_token_tracking.run(served.server.services)
+    assert (await served.get(path))["data"] == {"since": "2020-01-01"}
+    await served.patch(path, {"data": {"since": "long ago"}})
+    await legacy_token_tracking.run(served.server.services)
+    assert (await served.get(path))["data"] == {"since": f"{served.clock.now():%Y-%m-%d}"}
 
 
 @pytest.mark.parametrize(
