@@ -105,6 +105,11 @@ def REFUSED(code: int) -> dict[str, Any]:
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, **said}
 
 
+async def test_a_watch_goes_on_from_no_page(served: Served) -> None:
+    code, refused = await served.ask("GET", f"{MAPS}?watch=1&continue=x")
+    assert (code, refused["details"]["causes"][0]["field"]) == (422, "resourceVersionMatch")
+
+
 async def test_booleans_are_true_unless_they_are_false(served: Served) -> None:
     response = await served.raw("GET", f"{MAPS}?watch=x&timeoutSeconds=1")
     assert response.stream is not None

@@ -150,7 +150,8 @@ def _validate(o: ListOptions) -> None:
             )
         if match and match not in ("", "NotOlderThan"):
             errors.append(status.not_supported("resourceVersionMatch", match, ["NotOlderThan"]))
-        if match and o.continue_:
+        from_the_start = version in ("", "0") and o.send_initial_events is None  # NotOlderThan is what that means
+        if (match or from_the_start) and o.continue_:
             errors.append(status.forbidden_field("resourceVersionMatch", _WITH_CONTINUE))
     else:
         if match:
