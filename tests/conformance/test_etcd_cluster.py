@@ -110,3 +110,25 @@ async def test_one_of_several_compacts(members: list[Etcd]) -> None:
         await second.range(RangeRequest(b"k", revision=revision))
     await first.close()
     await second.close()
+
+
+async def test_health_tells_of_a_cluster_that_is_gone_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("berg.storage.etcd.client.PROBE_AFTER_S", 0.0)
+    real = Etcd(tmp_path, "m0", free_port(), free_port())
+    real.start()
+    store = EtcdStore([real.endpoint], compaction_interval_s=0, probe_timeout_s=0.3)
+    await ready(store)
+
+    async def told(wanted: bool) -> None:
+        async with asyncio.timeout(20):
+            while (store.fault is not None) != wanted:
+                await asyncio.sleep(0.02)
+
+    await told(False)
+    real.kill()
+    await told(True)
+    assert store.fault
+    real.start()
+    await told(False)
+    await store.close()
+    real.kill()

@@ -38,6 +38,9 @@ class Config:
     etcd_certfile: str = ""
     etcd_keyfile: str = ""
     etcd_prefix: str = "/registry"
+    etcd_compaction_interval_s: float = 300.0
+    """0: history is never compacted by this server"""
+    etcd_healthcheck_timeout_s: float = 2.0
     storage_media_type: str = "application/json"
     encryption_provider_config: str = ""
     encryption_provider_config_automatic_reload: bool = False

@@ -167,6 +167,8 @@ class APIServer:
             ca_file=self.config.etcd_cafile,
             cert_file=self.config.etcd_certfile,
             key_file=self.config.etcd_keyfile,
+            compaction_interval_s=self.config.etcd_compaction_interval_s,
+            probe_timeout_s=self.config.etcd_healthcheck_timeout_s,
         )
         await store.start()
         return store

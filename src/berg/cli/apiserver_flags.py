@@ -32,11 +32,9 @@ ACCEPTED: dict[str, tuple[bool, str]] = {
     # the store
     "storage-backend": (False, "the store is told apart by --etcd-servers"),
     "etcd-servers-overrides": (False, "all resources are in one store"),
-    "etcd-compaction-interval": (False, "history is compacted by the store, every five minutes"),
     "etcd-count-metric-poll-period": (False, _ETCD),
     "etcd-db-metric-poll-interval": (False, _ETCD),
-    "etcd-healthcheck-timeout": (False, _ETCD),
-    "etcd-readycheck-timeout": (False, _ETCD),
+    "etcd-readycheck-timeout": (False, "one check serves both: --etcd-healthcheck-timeout"),
     "lease-reuse-duration-seconds": (False, "what expires together shares a lease by itself"),
     "watch-cache": (True, _WATCH_CACHE),
     "watch-cache-sizes": (False, _WATCH_CACHE),

@@ -26,6 +26,7 @@ def open(
     ca_file: str = "",
     cert_file: str = "",
     key_file: str = "",
+    probe_timeout_s: float = 2.0,
 ) -> Store:
     """The store at `target`, not started. `compaction_interval_s` 0: whoever else uses the store compacts it.
 
@@ -41,6 +42,7 @@ def open(
             key_file=key_file,
             clock=clock,
             compaction_interval_s=compaction_interval_s,
+            probe_timeout_s=probe_timeout_s,
         )
     from berg.storage.embedded.engine import EmbeddedStore
 

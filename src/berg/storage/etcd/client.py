@@ -28,6 +28,7 @@ from berg.storage.interface import (
     RangeRequest,
     RangeResponse,
     RevisionCompacted,
+    StoreError,
     TxnRequest,
     TxnResponse,
     WatchRequest,
@@ -37,6 +38,7 @@ _KV = "/etcdserverpb.KV/"
 _LEASE = "/etcdserverpb.Lease/"
 _MAINTENANCE = "/etcdserverpb.Maintenance/"
 DEFRAGMENT_TIMEOUT_S = 300.0
+PROBE_AFTER_S = 1.0
 
 
 class EtcdStore:
@@ -49,10 +51,13 @@ class EtcdStore:
         key_file: str = "",
         clock: Clock | None = None,
         compaction_interval_s: float = 300.0,
+        probe_timeout_s: float = 2.0,
     ) -> None:
         self.cluster = Cluster(endpoints, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
         self._clock: Clock = clock or RealClock()
         self._compaction_interval_s = compaction_interval_s
+        self._probe_timeout_s = probe_timeout_s
+        self._probing: asyncio.Task[None] | None = None
         self.closed = False
         self._revision = 0
         self._compact_revision = 0
@@ -77,9 +82,10 @@ class EtcdStore:
 
     async def close(self) -> None:
         self.closed = True
-        for task in self._tasks:
+        probing = [] if self._probing is None else [self._probing]
+        for task in (*self._tasks, *probing):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *probing, return_exceptions=True)
         await asyncio.gather(*(watch.aclose() for watch in list(self._watches)), return_exceptions=True)
         await self.cluster.close()
 
@@ -90,6 +96,25 @@ class EtcdStore:
     @property
     def compact_revision(self) -> int:
         return self._compact_revision
+
+    @property
+    def fault(self) -> str | None:
+        """Why the cluster cannot be used, as of the last call. When there was none for a second, asking this makes
+        one: who asks for a server's health again and again is told soon, and nobody waits."""
+        now = asyncio.get_running_loop().time()
+        idle = now - self.cluster.answered_at > PROBE_AFTER_S
+        if not self.closed and idle and (self._probing is None or self._probing.done()):
+            self._probing = asyncio.create_task(self._probe())
+        return self.cluster.fault
+
+    async def _probe(self) -> None:
+        request = convert.range_to(RangeRequest(b"health"))
+        try:
+            await self.cluster.call(
+                _KV + "Range", request, pb.RangeResponse, safe=True, timeout_s=self._probe_timeout_s
+            )
+        except StoreError:
+            pass  # the cluster has noted it
 
     async def _call(self, method: str, request: Any, answer: type[Any], *, safe: bool = False, **kw: Any) -> Any:
         try:

@@ -45,6 +45,9 @@ class Cluster:
         self._files = (ca_file, cert_file, key_file)
         self._channels: list[grpc.aio.Channel] = []
         self._current = 0
+        self.fault: str | None = None
+        """why the last call found no member that could answer; None when it did"""
+        self.answered_at = 0.0
 
     def open(self) -> None:
         """Needs a running loop. Connecting happens with the first call."""
@@ -80,17 +83,22 @@ class Cluster:
                 method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
             )
             try:
-                return await invoke(request, timeout=min(left_s, ATTEMPT_S) if safe else left_s, metadata=HAS_LEADER)
+                found = await invoke(request, timeout=min(left_s, ATTEMPT_S) if safe else left_s, metadata=HAS_LEADER)
+                self.fault, self.answered_at = None, loop.time()
+                return found
             except grpc.aio.AioRpcError as e:
                 failed = store_error(e)
                 if not isinstance(failed, Unavailable):
+                    self.fault, self.answered_at = None, loop.time()
                     raise failed from None
                 self.move_on()
                 if not safe and not any(text in (e.details() or "") for text in _NEVER_SENT):
+                    self.fault = str(failed)
                     raise failed from None
                 tried += 1
                 if tried % len(self._channels) == 0:
                     await asyncio.sleep(0.1)
+        self.fault = str(failed)
         raise failed
 
     def stream(self, method: str, request: type[Any], answer: type[Any]) -> Any:
