@@ -13,29 +13,7 @@ from berg.machinery import names, quantity
 from berg.machinery.status import FieldError, Obj, duplicate, forbidden_field, invalid_value, required
 
 _LIMIT_TYPES = frozenset({"Pod", "Container", "PersistentVolumeClaim"})
-_QUOTA = frozenset(
-    {
-        "cpu",
-        "memory",
-        "ephemeral-storage",
-        "requests.cpu",
-        "requests.memory",
-        "requests.storage",
-        "requests.ephemeral-storage",
-        "limits.cpu",
-        "limits.memory",
-        "limits.ephemeral-storage",
-        "pods",
-        "resourcequotas",
-        "services",
-        "replicationcontrollers",
-        "secrets",
-        "persistentvolumeclaims",
-        "configmaps",
-        "services.nodeports",
-        "services.loadbalancers",
-    }
-)
+_QUOTA = resource_checks.STANDARD - {"storage"}
 _OF_PODS = frozenset({"pods", "cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"})
 _SCOPES = {
     "Terminating": _OF_PODS,

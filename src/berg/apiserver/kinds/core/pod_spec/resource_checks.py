@@ -21,7 +21,7 @@ from berg.machinery.status import (
 )
 
 _CONTAINER_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
-_STANDARD = frozenset(
+STANDARD = frozenset(
     {
         "cpu",
         "memory",
@@ -54,7 +54,7 @@ def is_huge_page(name: str) -> bool:
 
 def is_standard(name: str) -> bool:
     """A resource that needs no domain in its name; quotas know more of them than containers."""
-    return name in _STANDARD or name.startswith(("hugepages-", "requests.hugepages-"))
+    return name in STANDARD or name.startswith(("hugepages-", "requests.hugepages-"))
 
 
 def may_overcommit(name: str) -> bool:
