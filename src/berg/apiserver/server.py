@@ -361,6 +361,7 @@ class APIServer:
             port=config.secure_port,
             tls=tls,
             share_port=config.permit_port_sharing,
+            list_headers=[*config.requestheader_group_headers, *config.requestheader_extra_headers_prefix],
             max_body_bytes=config.max_request_body_bytes,
         )
         await self._http.start()

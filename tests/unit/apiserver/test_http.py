@@ -181,3 +181,20 @@ async def test_who_does_not_read_a_watch_is_dropped(monkeypatch: pytest.MonkeyPa
     assert not server.connections or next(iter(server.connections)).closing
     writer.close()
     await server.stop()
+
+
+async def test_repeated_headers_that_are_lists_stay_apart() -> None:
+    seen: list[dict[str, str]] = []
+
+    async def handler(request: Request) -> Response:
+        seen.append(request.headers)
+        return Response(200, b"{}")
+
+    server = HTTPServer(handler, host="127.0.0.1", list_headers=["X-My-Group"])
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX-My-Group: a, b\r\nX-My-Group: c\r\nAccept: x\r\nAccept: y\r\n\r\n")
+    await reader.readline()
+    assert (seen[0]["x-my-group"], seen[0]["accept"]) == ("a, b\nc", "x, y")
+    writer.close()
+    await server.stop()

@@ -44,8 +44,6 @@ SLOW_CLIENT_S = 60.0
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n" for s in HTTPStatus}
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_LIST_HEADERS = ("impersonate-", "x-remote-")
-"""repeated headers whose values are a list: joined by newlines, which no value can contain"""
 
 
 @lru_cache(maxsize=512)
@@ -175,7 +173,7 @@ class HTTPProtocol(asyncio.Protocol):
         key = _header_name(name)
         text = value.decode("latin-1")
         if key in self._headers:
-            text = self._headers[key] + ("\n" if key.startswith(_LIST_HEADERS) else ", ") + text
+            text = self._headers[key] + ("\n" if key.startswith(self.server.list_headers) else ", ") + text
         self._headers[key] = text
 
     def _count_header(self, size: int) -> None:

@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 
 from berg.apiserver.http.message import Handler
@@ -30,6 +31,7 @@ class HTTPServer:
         tls: ssl.SSLContext | None = None,
         max_body_bytes: int = 3 << 20,
         share_port: bool = False,
+        list_headers: Sequence[str] = (),
     ) -> None:
         """`share_port`: other processes may listen on the same address and port (SO_REUSEPORT)."""
         self.handler = handler
@@ -40,6 +42,8 @@ class HTTPServer:
         self.stopping = False
         self._tls = tls
         self._share_port = share_port
+        self.list_headers = ("impersonate-", "x-remote-", *(h.lower() for h in list_headers))
+        """how headers begin whose values are a list: repeated ones are joined by newlines, which no value can have"""
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._date = ""
