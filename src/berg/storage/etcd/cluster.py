@@ -97,6 +97,7 @@ class Cluster:
                     raise failed from None
                 tried += 1
                 if tried % len(self._channels) == 0:
+                    self.fault = str(failed)
                     await asyncio.sleep(0.1)
         self.fault = str(failed)
         raise failed
