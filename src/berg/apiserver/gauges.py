@@ -5,10 +5,11 @@ Source: k8s.io/apiserver pkg/storage/etcd3/metrics, pkg/endpoints/metrics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from berg.apiserver.histogram import Histogram
 from berg.apiserver.metrics import Gauge
 
 if TYPE_CHECKING:
@@ -54,4 +55,20 @@ def gauges(server: APIServer) -> dict[str, tuple[str, str, Gauge]]:
         "aggregator_unavailable_apiservice": ("gauge", "[ALPHA] Aggregated servers that are away.", unavailable),
         "disabled_metrics_total": ("counter", "[BETA] Metrics that are switched off.", lambda: iter([("", 0)])),
         "hidden_metrics_total": ("counter", "[BETA] Metrics that are hidden.", lambda: iter([("", 0)])),
+    }
+
+
+def histograms(server: APIServer) -> dict[str, tuple[str, Callable[[], Iterable[tuple[str, Histogram]]]]]:
+    """name → (help, histograms by their labels)."""
+    services = server.services
+
+    def watch_lists() -> Iterator[tuple[str, Histogram]]:
+        for registry in dict.fromkeys(services.registries.values()):
+            storage = registry.storage
+            for (version, scope), histogram in registry.watch_lists.items():
+                labels = f'group="{storage.group}",resource="{storage.plural}",scope="{scope}",version="{version}"'
+                yield labels, histogram
+
+    return {
+        "apiserver_watch_list_duration_seconds": ("[BETA] Until a watcher had everything that was there.", watch_lists)
     }

@@ -253,6 +253,7 @@ class APIServer:
             lambda: admission.times(steps=False),
         )
         self.metrics.gauges.update(gauges.gauges(self))
+        histograms.update(gauges.histograms(self))
         if config.audit_policy_file:
             from berg.apiserver.audit import setup
             from berg.apiserver.audit.policy import Policy

@@ -100,7 +100,8 @@ SAMPLE = re.compile(r'^([a-z_]+)(?:\{((?:\w+="[^"]*",?)*)\})? \S+$')
 
 async def test_metrics_are_well_formed(served: Served) -> None:
     await served.create("/api/v1/namespaces/default/configmaps", {"metadata": {"name": "a"}})
-    stream = (await served.raw("GET", "/api/v1/namespaces?watch=1")).stream
+    query = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+    stream = (await served.raw("GET", f"/api/v1/namespaces?{query}")).stream
     assert stream is not None
     await anext(stream)
     lines = (await text(served, "/metrics")).splitlines()
@@ -123,6 +124,8 @@ async def test_metrics_are_well_formed(served: Served) -> None:
     assert re.search(
         r'^apiserver_admission_step_.*_count\{operation="CREATE",rejected="false",type="admit"\} 1$', told, re.M
     )
+    counted = r'^apiserver_watch_list_duration_seconds_count\{.*resource="namespaces",scope="cluster".*\} 1$'
+    assert re.search(counted, told, re.M)
     assert re.search(r'^apiserver_storage_objects\{resource="configmaps"\} [1-9]', told, re.M)
     assert re.search(r'^apiserver_flowcontrol_dispatched_requests_total\{flow_schema="exempt".* [1-9]', told, re.M)
     await stream.aclose()  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from berg.apiserver.histogram import Histogram
 from berg.apiserver.registry import conversion
 from berg.apiserver.registry.crowd import Crowd
 from berg.apiserver.registry.negotiation import CUSTOM_MEDIA_TYPES, MEDIA_TYPES
@@ -74,6 +75,8 @@ class Registry:
         self.strategy = strategy
         self.custom = custom
         self.media_types = CUSTOM_MEDIA_TYPES if custom else MEDIA_TYPES
+        self.watch_lists: dict[tuple[str, str], Histogram] = {}
+        """(version, scope) → how long watchers waited for what was there"""
         self.versions: dict[str, Resource] = {storage.api_version: storage}
         self.convert_custom: ConvertMany | None = None
         if not prefix:

@@ -13,8 +13,10 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import cast
 
+from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import listing, negotiation, table
 from berg.apiserver.registry.options import ListOptions
@@ -31,6 +33,7 @@ from berg.storage.interface import RevisionCompacted
 BOOKMARK_S = 60.0
 KEPT_FRAMES, LARGEST_KEPT_BYTES = 512, 64 * 1024
 MAX_COALESCED = 100
+_WATCH_LIST_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
 KEPT_CHUNKS, LARGEST_KEPT_CHUNK_BYTES = 8, 256 << 10
 
 
@@ -120,6 +123,7 @@ class Watch:
 
     async def stream(self, after: int, initial: listing.Page | None) -> AsyncIterator[bytes]:
         if initial is not None:
+            started = perf_counter()
             chunk: list[bytes] = []
             for entry in initial.listing.entries:
                 chunk.append(await self.frame("ADDED", entry, entry.revision))
@@ -128,6 +132,8 @@ class Watch:
                     chunk.clear()
             if self.options.send_initial_events and self.options.allow_bookmarks:
                 chunk.append(self.bookmark(after, initial_end=True))
+            if self.options.send_initial_events:
+                self._observe(perf_counter() - started)
             if chunk:
                 yield b"".join(chunk)
         else:
@@ -188,6 +194,12 @@ class Watch:
                     del chunks[next(iter(chunks))]
                 chunks[name] = data
         return data
+
+    def _observe(self, seconds: float) -> None:
+        """How long it took until a watcher had everything that was there."""
+        scope = "resource" if self.selection.key else "namespace" if self.selection.namespace else "cluster"
+        found = self.registry.watch_lists.setdefault((self.resource.version, scope), Histogram(_WATCH_LIST_S))
+        found.observe(seconds)
 
     async def _frames(self, events: Sequence[CacheEvent]) -> list[bytes]:
         predicate = self.selection.predicate
