@@ -120,7 +120,7 @@ SPECS = [
     (
         "ingresses.networking.k8s.io",
         {},
-        ["spec: Invalid value: []: either `defaultBackend` or `rules` must be specified"],
+        ["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"],
     ),
     (
         "ingresses.networking.k8s.io",

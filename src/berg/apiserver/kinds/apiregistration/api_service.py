@@ -9,7 +9,7 @@ from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery import names
 from berg.machinery.clock import rfc3339
-from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, required
+from berg.machinery.status import FieldError, Obj, invalid_value, required
 
 
 def _service(obj: Obj) -> str:
@@ -86,5 +86,6 @@ class APIServiceStrategy(Strategy):
                 invalid_value("spec.service.port", port, f"port is not valid: {', '.join(names.port_number(port))}")
             )
         if spec.get("insecureSkipTLSVerify") and spec.get("caBundle"):
-            errors.append(forbidden_field("spec.insecureSkipTLSVerify", "may not be true if caBundle is present"))
+            why = "may not be true if caBundle is present"
+            errors.append(invalid_value("spec.insecureSkipTLSVerify", True, why))
         return errors

@@ -217,7 +217,7 @@ def _exit_codes(codes: Obj, path: str, known: set[str | None]) -> list[FieldErro
         errors.append(invalid_value(f"{path}.containerName", name, why))
     at = f"{path}.values"
     if not values:
-        errors.append(invalid_value(at, None, "at least one value is required"))
+        errors.append(invalid_value(at, codes.get("values"), "at least one value is required"))
     elif len(values) > 255:
         errors.append(too_many(at, len(values), 255))
     seen: set[int] = set()

@@ -34,7 +34,8 @@ def validate_flow_schema(obj: Obj) -> list[FieldError]:
         errors.append(invalid_value(path, precedence, "only the schema named 'exempt' may have matchingPrecedence 1"))
     method = spec.get("distinguisherMethod")
     if method is not None and method.get("type") not in _METHODS:
-        errors.append(not_supported("spec.distinguisherMethod.type", method.get("type") or "", _METHODS))
+        shown = {"Type": method.get("type") or ""}
+        errors.append(not_supported("spec.distinguisherMethod.type", shown, _METHODS))
     level = (spec.get("priorityLevelConfiguration") or {}).get("name")
     if level:
         errors += checks.named("spec.priorityLevelConfiguration.name", level)

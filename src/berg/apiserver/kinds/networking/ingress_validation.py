@@ -67,7 +67,7 @@ def _spec(obj: Obj, old: Obj | None) -> list[FieldError]:
     rules = spec.get("rules") or []
     if not rules and spec.get("defaultBackend") is None:
         why = "either `defaultBackend` or `rules` must be specified"
-        errors.append(invalid_value("spec", rules, why))
+        errors.append(invalid_value("spec", spec.get("rules"), why))
     if spec.get("defaultBackend") is not None:
         errors += _backend(spec["defaultBackend"], "spec.defaultBackend")
     lenient = any("*" in (r.get("host") or "") and _rule_value(r, "") for r in before.get("rules") or ())
