@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml
 # Byte code is there from the first start on, also where PYTHONDONTWRITEBYTECODE is set: without it every start of every
 # process compiles all of Berg, for a second each.
 venv: $(VENV)/.installed
-	@$(BIN)/python -m compileall -q src
+	@$(BIN)/python -m compileall -q src || true
 
 up: venv
 	$(BIN)/berg up --name $(NAME)

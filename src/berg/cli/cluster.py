@@ -161,7 +161,7 @@ def down(name: str, data_dir: str | None, purge: bool) -> None:
     from berg.lifecycle.down import down as stop
 
     steps = Steps()
-    steps.step(f"Stopping cluster {name}")
+    steps.step(f"Stopping the cluster in {data_dir}" if data_dir else f"Stopping cluster {name}")
     stop(Layout.of(name, data_dir), purge=purge, cleaners=cleanup.CLEANERS)
     steps.finish()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Any
 
@@ -13,6 +14,7 @@ from berg.lifecycle.spec import ClusterSpec
 from berg.machinery.resources import Resource, resource
 
 POLL_S = 0.02
+log = logging.getLogger(__name__)
 
 
 class ApiGate:
@@ -66,6 +68,11 @@ class Permission:
     async def stop(self) -> None: ...
 
 
+async def _start(component: Any) -> None:
+    await component.start()
+    log.info("%s started", type(component).__name__)
+
+
 class Together:
     """Components that need nothing of one another: started at once."""
 
@@ -73,7 +80,7 @@ class Together:
         self._components = components
 
     async def start(self) -> None:
-        await asyncio.gather(*(c.start() for c in self._components))
+        await asyncio.gather(*map(_start, self._components))
 
     async def stop(self) -> None:
         await asyncio.gather(*(c.stop() for c in reversed(self._components)))

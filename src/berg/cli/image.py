@@ -108,12 +108,12 @@ def pull(reference: str, name: str, data_dir: str | None, username: str | None, 
 @data_dir_option
 def list_(name: str, data_dir: str | None) -> None:
     """List the images of every node."""
-    click.echo(f"{'IMAGE':<64} {'ID':<14} {'SIZE':>9}  NODES")
     found: dict[tuple[str, str, int], list[str]] = {}
     for node, images in _on_every_node(name, data_dir, {"op": "ls"}).items():
         for image in images:
             for tag in image["tags"] or image["digests"] or ["<none>"]:
                 found.setdefault((tag, image["id"], image["size"]), []).append(node)
+    click.echo(f"{'IMAGE':<64} {'ID':<14} {'SIZE':>9}  NODES")
     for (tag, digest, size), nodes in sorted(found.items()):
         click.echo(f"{tag:<64} {digest.removeprefix('sha256:')[:12]:<14} {size / 2**20:>6.1f}MiB  {', '.join(nodes)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from typing import NoReturn
 
 import click
 
@@ -77,10 +78,16 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except LifecycleError as e:
-        click.secho(f"Error: {e}", fg="red", err=True)
-        if e.hint:
-            click.echo(e.hint, err=True)
-        sys.exit(1)
+        _give_up(str(e), e.hint)
+    except PermissionError as e:
+        _give_up(str(e), "Run it as the user whose files these are, or choose another place with --data-dir.")
+
+
+def _give_up(message: str, hint: str) -> NoReturn:
+    click.secho(f"Error: {message}", fg="red", err=True)
+    if hint:
+        click.echo(hint, err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

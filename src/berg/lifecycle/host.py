@@ -61,9 +61,9 @@ def choose_runtime(wanted: str, containerd_socket: str, say: Callable[[str], Non
     if wanted == "sim":
         return "sim"
     if wanted == "containerd":
+        _need_root()
         if not Path(containerd_socket).is_socket():
             raise LifecycleError(f"no containerd at {containerd_socket}", "Start containerd, or use --runtime berg.")
-        _need_root()
         return "containerd"
     if os.geteuid() != 0:
         return _fall_back(wanted, "not root, and real containers need it", "Run it with sudo.", say)
