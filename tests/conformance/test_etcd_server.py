@@ -84,6 +84,8 @@ async def fill(store: EmbeddedStore) -> None:
 @needs_etcd
 async def test_a_real_etcd_starts_on_our_snapshot(server: EtcdServer, tmp_path: Path) -> None:
     await fill(server.store)
+    await etcdctl(url(server), "user", "add", "root:secret")
+    await etcdctl(url(server), "user", "grant-role", "root", "root")
     saved = tmp_path / "saved.db"
     await etcdctl(url(server), "snapshot", "save", str(saved))
     status = json.loads(await etcdctl(url(server), "snapshot", "status", str(saved), "-w", "json"))
@@ -114,6 +116,8 @@ async def test_a_real_etcd_starts_on_our_snapshot(server: EtcdServer, tmp_path: 
         await etcdctl(real.endpoint, "snapshot", "save", str(back))
         want = await store.range(everything)
         await store.close()
+        await etcdctl(real.endpoint, "auth", "enable")  # the password has come along
+        assert await etcdctl(real.endpoint, "--user", "root:secret", "get", "from-etcd") == "from-etcd\n1\n"
     finally:
         real.kill()
     keys, revision = restore_to(back, tmp_path / "restored" / "store.db")
