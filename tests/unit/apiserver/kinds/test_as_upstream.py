@@ -3,6 +3,7 @@
 import pytest
 
 from berg.apiserver.kinds.core.pod_spec.app_armor import profiles_from_annotations
+from berg.apiserver.kinds.core.pod_spec.overlaps import overlapping_files
 from berg.apiserver.registry.conversions import autoscaling
 from berg.apiserver.registry.shown import errors_as_go, go_name
 from berg.machinery import names, schema
@@ -202,3 +203,14 @@ def test_suspended_jobs_may_change_what_their_template_is_called():
     (fault,) = update_faults("jobs.batch", job, {"spec.template.spec.hostname": "x"})
     assert fault.startswith("spec.template.spec: Invalid value: ")
     assert fault.endswith(": field is immutable")
+
+
+def test_files_upon_each_other():
+    items = {"items": [{"key": "k", "path": "p"}, {"key": "l", "path": "p/q"}]}
+    projected = {"sources": [{"secret": {"name": "s", **items}}, {}]}
+    volumes = [{"name": "cm", "configMap": {"name": "cm", **items}}, {"name": "all", "projected": projected}]
+    assert list(overlapping_files(volumes)) == [
+        'volume "cm" (ConfigMap "cm"): overlapping paths: "p/q" with "p"',
+        'volume "all" (Projected) has no sources provided',
+        'volume "all" (Projected): overlapping paths: "p/q" (Secret "s") with "p" (Secret "s")',
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from berg.apiserver.kinds import addresses
+from berg.apiserver.kinds.core.pod_spec.overlaps import overlapping_files
 from berg.machinery import quantity
 from berg.machinery.status import Obj
 
@@ -66,6 +67,12 @@ def _warnings(pod: Obj, path: str) -> Iterator[str]:
         for key, why in _VOLUMES.items():
             if volume.get(key) is not None:
                 yield f"{at}.volumes[{i}].{_SHOWN.get(key, key)}: {why}"
+        if claim := (volume.get("ephemeral") or {}).get("volumeClaimTemplate"):
+            from berg.apiserver.kinds.core.volume_validation import claim_spec_warnings
+
+            where = f"{at}.volumes[{i}].ephemeral.volumeClaimTemplate.spec"
+            yield from claim_spec_warnings(claim.get("spec") or {}, where)
+    yield from overlapping_files(spec.get("volumes") or [])
     yield from _doubled(spec, "hostAliases", "ip", at)
     yield from _doubled(spec, "imagePullSecrets", "name", at)
     for i, secret in enumerate(spec.get("imagePullSecrets") or ()):
