@@ -15,9 +15,9 @@ from typing import Any
 
 from berg.machinery import status
 from berg.machinery.cel import CompileError, Environment, Expression
-from berg.machinery.cel.estimate import INFINITE, times
 from berg.machinery.cel.names import escape_name
 from berg.machinery.cel.schema import LARGEST_REQUEST, Shape, shape_of
+from berg.machinery.cel.sizes import INFINITE, times
 from berg.machinery.cel.types import optional_of
 from berg.machinery.status import FieldError, Obj
 

@@ -65,7 +65,7 @@ class _Checker:
 
     def settle(self, node: Node) -> None:
         for each in self.nodes:
-            each.type = self.bindings.known(each.type)
+            each.type = self.bindings.known(each.type, free_is_dyn=True)
 
     def check(self, node: Node) -> Type:
         match node:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
-from berg.machinery.cel.estimate import CHECK, NEW_LIST, REGEX, TRAVERSAL, selector_cost
+from berg.machinery.cel.prices import selector_cost
+from berg.machinery.cel.sizes import CHECK, NEW_LIST, REGEX, TRAVERSAL
 from berg.machinery.cel.values import Named, size, walk
 
 PER_CALL = 1_000_000

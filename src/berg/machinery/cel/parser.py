@@ -48,7 +48,8 @@ def parse(text: str) -> Node:
     parser = _Parser(text)
     node = parser.expression()
     if parser.kind != "end":
-        raise Fault(parser.at, f"Syntax error: extraneous input '{parser.text}' expecting <EOF>")
+        what = "extraneous" if parser.is_last() else "mismatched"  # without it, all would be well
+        raise Fault(parser.at, f"Syntax error: {what} input '{parser.text}' expecting <EOF>")
     return node
 
 
@@ -64,6 +65,9 @@ class _Parser:
         self._index += 1
         self.kind, self.text, self.at = self._tokens[self._index]
         return token
+
+    def is_last(self) -> bool:
+        return self._tokens[self._index + 1][0] == "end"
 
     def _is(self, *texts: str) -> bool:
         return self.kind in ("op", "in") and self.text in texts

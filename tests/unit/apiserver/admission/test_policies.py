@@ -183,3 +183,53 @@ async def test_atomic_lists_are_not_merged():
         "policy 'p' with binding 'b' denied request: error applying patch: invalid ApplyConfiguration: "
         "may not mutate atomic arrays, maps or structs: .spec.tolerations"
     )
+
+
+def applying(text):
+    return {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": text}}
+
+
+def patching(text):
+    return {"patchType": "JSONPatch", "jsonPatch": {"expression": text}}
+
+
+@pytest.mark.parametrize(
+    ("mutation", "why"),
+    [
+        (
+            applying("Object{foo: 'a'}"),
+            "error applying patch: failed to convert patch object to typed object: .foo: field not declared in schema",
+        ),
+        (
+            applying("Object{metadata: Object.metadata{labels: {'a': 5}}}"),
+            "error applying patch: failed to convert patch object to typed object: .metadata.labels.a: expected "
+            "string, got &value.valueUnstructured{Value:5}",
+        ),
+        (
+            patching("[JSONPatch{op: 'remove', path: '/spec/zz'}]"),
+            "JSON Patch: error in remove for path: '/spec/zz': Unable to remove nonexistent key: zz: missing value",
+        ),
+        (patching("[JSONPatch{op: 'foo', path: '/spec'}]"), "JSON Patch: Unexpected kind: foo"),
+    ],
+)
+async def test_mutations_that_do_not_fit(mutation, why):
+    with pytest.raises(ApiError) as caught:
+        await chain(*mutating(mutation)).run_mutating(attributes("pods", pod()))
+    assert caught.value.message == f"policy 'p' with binding 'b' denied request: {why}"
+
+
+async def test_a_patch_whose_test_fails_is_for_another_object():
+    a = attributes("pods", pod())
+    before = a.obj["metadata"].get("labels")
+    text = "[JSONPatch{op: 'test', path: '/metadata/name', value: 'other'}, JSONPatch{op: 'remove', path: '/spec'}]"
+    await chain(*mutating(patching(text))).run_mutating(a)
+    assert "spec" in a.obj and a.obj["metadata"].get("labels") == before
+
+
+async def test_a_policy_that_costs_too_much_denies():
+    """Told before it is done: the price of a search is the product of the lengths."""
+    text = "object.metadata.annotations.big.contains(object.metadata.annotations.big)"
+    a = attributes("pods", pod())
+    a.obj["metadata"]["annotations"] = {"big": "x" * 100_000}
+    error = await refused(chain(policy(validations=[{"expression": text}]), binding()), a)
+    assert error.message.endswith("resulted in error: operation cancelled: actual cost limit exceeded")

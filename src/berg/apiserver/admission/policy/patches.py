@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from berg.apiserver.admission.conditions import Fault, Scope
+from berg.machinery.patch import checking, merging
 from berg.machinery.patch import json as json_patch
-from berg.machinery.patch import merging
+from berg.machinery.patch.fault import Unprocessable
 from berg.machinery.status import ApiError, Obj
 from berg.machinery.typedef import Field, TypeDef
 
@@ -34,6 +35,10 @@ def _json_patched(text: str, scope: Scope, obj: Obj) -> Obj:
         raise Fault("type mismatch: JSONPatchType.expression should evaluate to array")
     try:
         patched = json_patch.apply(obj, operations)
+    except Unprocessable as e:
+        if e.why.endswith("test failed"):  # the patch is not for this object
+            return obj
+        raise Fault(f"JSON Patch: {e.why}") from None
     except ApiError as e:
         raise Fault(f"JSON Patch: {e.message}") from None
     if not isinstance(patched, dict):
@@ -47,6 +52,9 @@ def _applied(text: str, scope: Scope, obj: Obj, type_: TypeDef | None) -> Obj:
         raise Fault(f"unsupported return type from ApplyConfiguration expression: {type(config).__name__}")
     if type_ is None:
         return _plain_merge(obj, config)
+    if wrong := checking.faults(type_, config):
+        told = wrong[0] if len(wrong) == 1 else "errors:\n" + "\n".join(f"  {w}" for w in wrong)
+        raise Fault(f"error applying patch: failed to convert patch object to typed object: {told}")
     if atomic := ", ".join(_atomics(type_, config, "")):
         raise Fault(
             f"error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {atomic}"
