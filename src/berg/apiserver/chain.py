@@ -8,6 +8,7 @@ Every refusal on the way is an ApiError and leaves as a Status in the encoding t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,9 @@ from berg.storage.etcd.errors import wording
 from berg.storage.interface import StoreError
 
 log = logging.getLogger(__name__)
+
+_NOT_ALLOWED = "not allowed"
+"""in a request's attributes when its user may not do it"""
 
 
 class Chain:
@@ -60,6 +64,8 @@ class Chain:
             response = await self._identified(request)
         except ApiError as e:
             response = negotiation.error_response(request, e)
+            if _NOT_ALLOWED in request.attributes:
+                response.headers["X-Content-Type-Options"] = "nosniff"
         except NotServed:
             response = nothing_there(request)
         except StoreError as e:
@@ -96,7 +102,17 @@ class Chain:
                 raise
             request.headers.pop("authorization", None)
         if request.raw_query and "timeout=" in request.raw_query and not request.info.long_running:
-            _check_timeout(request.arg("timeout"))
+            seconds = _timeout_s(request.arg("timeout"))
+            if 0 < seconds < self.resources.services.config.request_timeout_s:
+                try:
+                    async with asyncio.timeout(seconds):
+                        return await self._audited(request)
+                except TimeoutError:
+                    why = "Timeout: request did not complete within the allotted timeout"
+                    raise ApiError(504, "Timeout", why, {}) from None
+        return await self._audited(request)
+
+    async def _audited(self, request: Request) -> Response:
         if self.audit is not None:
             return await self.audit.around(request, self._admitted_by_flow_control)
         return await self._admitted_by_flow_control(request)
@@ -127,6 +143,7 @@ class Chain:
                 self.attempts.not_allowed(verdict)
                 if verdict.error:
                     return _authorization_failed(request, verdict.error)
+                request.attributes[_NOT_ALLOWED] = True
                 raise authorization.forbidden(asked, verdict.reason)
         elif self.audit is not None:
             _note(request, authorization.ALLOWED)
@@ -167,10 +184,10 @@ def _authorization_failed(request: Request, why: str) -> Response:
     return Response(500, text.encode(), "text/plain; charset=utf-8", {"X-Content-Type-Options": "nosniff"})
 
 
-def _check_timeout(text: str) -> None:
+def _timeout_s(text: str) -> float:
+    """0: none is given."""
     try:
-        if text:
-            duration.parse(text)
+        return duration.parse(text) / 1e9 if text else 0.0
     except ValueError as e:
         raise status.bad_request(f"invalid timeout specified in the request URL - {e}") from None
 

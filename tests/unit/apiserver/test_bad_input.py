@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from berg.apiserver.http.message import User
 from tests.unit.apiserver.served_api import Served
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -130,3 +132,18 @@ async def test_options_of_a_deletion(served: Served) -> None:
     assert refused["message"].startswith('no kind "Foo" is registered for version "meta.k8s.io/v1" in scheme')
     _, refused = await served.ask("DELETE", f"{MAPS}/nope?propagationPolicy=x")
     assert 'supported values: "Foreground", "Background", "Orphan", "nil"' in refused["message"]
+
+
+async def test_what_takes_longer_than_the_client_waits(served: Served) -> None:
+    async def never(request: Any) -> Any:
+        await asyncio.Event().wait()
+
+    served.server.paths.answers["/slow"] = never
+    code, refused = await served.ask("GET", "/slow?timeout=10ms")
+    assert (code, refused["reason"], refused["details"]) == (504, "Timeout", {})
+    assert refused["message"] == "Timeout: request did not complete within the allotted timeout"
+
+
+async def test_the_forbidden_is_not_sniffed(served: Served) -> None:
+    response = await served.raw("GET", MAPS, user=User("jane"))
+    assert (response.status, response.headers["X-Content-Type-Options"]) == (403, "nosniff")
