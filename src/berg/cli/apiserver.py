@@ -134,6 +134,7 @@ def run(**given: Any) -> None:
 
 async def _serve(config: Config) -> None:
     from berg.apiserver.server import APIServer
+    from berg.storage.interface import StoreError
 
     server = APIServer(config)
     stop = asyncio.Event()
@@ -142,7 +143,7 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     try:
         await server.start()
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, StoreError) as e:
         await server.stop()
         raise click.ClickException(_explained(e, config)) from None
     if config.data_dir:
