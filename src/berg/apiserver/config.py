@@ -73,7 +73,7 @@ class Config:
     requestheader_client_ca_file: str = ""
     requestheader_allowed_names: list[str] = field(default_factory=list)
     requestheader_username_headers: list[str] = field(default_factory=lambda: ["X-Remote-User"])
-    requestheader_uid_headers: list[str] = field(default_factory=list)
+    requestheader_uid_headers: list[str] = field(default_factory=lambda: ["X-Remote-Uid"])
     requestheader_group_headers: list[str] = field(default_factory=lambda: ["X-Remote-Group"])
     requestheader_extra_headers_prefix: list[str] = field(default_factory=lambda: ["X-Remote-Extra-"])
     proxy_client_cert_file: str = ""

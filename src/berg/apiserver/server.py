@@ -374,9 +374,12 @@ class APIServer:
         log.info("serving on https://%s:%d", config.bind_address, self.port)
 
     async def _reload_certificates(self, tls: ssl.SSLContext) -> None:
-        """Connections that come from now on see the new ones."""
+        """Connections that come from now on see the new ones, and extension servers are told."""
+        from berg.apiserver.hooks import authentication_info
+
         tls.load_cert_chain(self.config.tls_cert_file, self.config.tls_private_key_file)
         self.methods.reload_authorities()
+        await authentication_info.run(self.services)
 
     async def _run_hooks(self) -> None:
         for name, module in HOOKS:

@@ -27,7 +27,7 @@ async def run(services: Services) -> None:
             "requestheader-allowed-names": config.requestheader_allowed_names,
             "requestheader-extra-headers-prefix": config.requestheader_extra_headers_prefix,
             "requestheader-group-headers": config.requestheader_group_headers,
-            "requestheader-uid-headers": ["X-Remote-Uid"],
+            "requestheader-uid-headers": config.requestheader_uid_headers,
             "requestheader-username-headers": config.requestheader_username_headers,
         }
         data.update({k: orjson.dumps(v).decode() for k, v in lists.items()})

@@ -228,3 +228,36 @@ async def test_privileged_containers_can_be_refused(serve: Any) -> None:
             "reason": "FieldValueForbidden",
         }
     ]
+
+
+async def test_certificates_are_read_again(tmp_path: Path) -> None:
+    from berg.machinery import pki
+
+    ours, theirs = (pki.CertificateAuthority.create(n) for n in ("ours", "theirs"))
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(ours.certificate)
+    cert, key = ours.issue("localhost", names=["localhost"], server=True).write(tmp_path, "server")
+    signing = tmp_path / "sa.key"
+    pki.write_private(signing, pki.key_pem(pki.new_rsa_key()))
+    store = storage.open("memory:", compaction_interval_s=0)
+    await store.start()
+    flags = {"client_ca_file": str(ca), "tls_cert_file": str(cert), "tls_private_key_file": str(key)}
+    config = Config(
+        bind_address="127.0.0.1",
+        secure_port=0,
+        store=store,
+        advertise_address="10.0.0.5",
+        service_account_signing_key_file=str(signing),
+        **flags,
+    )
+    server = APIServer(config)
+    await server.start()
+    served = Served(server, FakeClock())
+    path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+    assert (await served.get(path))["data"]["client-ca-file"] == ours.certificate.decode()
+    ca.write_bytes(theirs.certificate)
+    async with asyncio.timeout(10):
+        while (await served.get(path))["data"]["client-ca-file"] != theirs.certificate.decode():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await server.stop()
+    await store.close()
