@@ -309,3 +309,24 @@ async def test_what_was_stored_before_is_defaulted_when_it_is_read(served: Serve
     assert event["object"]["spec"]["added"] == "later"
     _, patched = await served.patch(f"{TABS}/a", {"metadata": {"labels": {"x": "y"}}})
     assert patched["spec"]["added"] == "later"
+
+
+def test_a_stored_rule_that_no_longer_compiles_refuses_instead_of_failing() -> None:
+    rule = {"rule": "nothing.like(this)"}
+    rules = compile_rules({"type": "object", "x-kubernetes-validations": [rule]})
+    (fault,) = rules.check({}, None)
+    assert fault.detail.startswith("rule compile error: compilation failed: ERROR: <input>:1:1: undeclared reference")
+
+
+async def test_groups_of_kubernetes_say_how_they_were_approved(served: Served) -> None:
+    crd = copy.deepcopy(CRD)
+    crd["spec"]["group"] = "x.k8s.io"
+    crd["metadata"] = {
+        "name": f"{crd['spec']['names']['plural']}.x.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, a test"},
+    }
+    await define(served, crd)
+    state = (await served.get(f"{CRDS}/{crd['metadata']['name']}"))["status"]
+    (found,) = [c for c in state["conditions"] if c["type"] == "KubernetesAPIApprovalPolicyConformant"]
+    assert (found["status"], found["reason"]) == ("False", "UnapprovedAnnotation")
+    assert found["message"] == 'not approved: "unapproved, a test"'

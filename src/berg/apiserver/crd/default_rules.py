@@ -48,12 +48,8 @@ def _default(schema: Obj, path: str, *, in_meta: bool) -> Iterator[FieldError]:
 
 def _ruled(schema: Obj, value: Any, path: str) -> Iterator[FieldError]:
     from berg.apiserver.crd.rules import compile_rules
-    from berg.machinery.cel import CompileError
 
-    try:
-        rules = compile_rules(schema, root=False)
-    except CompileError:
-        return  # told of the rule itself
+    rules = compile_rules(schema, root=False)
     for old in (value, None):
         if found := rules.check(value, old, at=path):
             yield from found

@@ -40,7 +40,8 @@ class _Node:
 
 @dataclass(slots=True)
 class _Rule:
-    expression: Expression
+    expression: Expression | None
+    """None: it does not compile, as the message says"""
     message: str
     message_expression: Expression | None
     reason: str
@@ -50,7 +51,7 @@ class _Rule:
 
     @property
     def shown(self) -> str:
-        return self.message or self.expression.text.strip()
+        return self.message or (self.expression.text.strip() if self.expression is not None else "")
 
 
 class _Spent(Exception):
@@ -82,7 +83,7 @@ class Rules:
 
 
 def compile_rules(schema: Obj, *, root: bool = True) -> Rules:
-    """`root`: the schema is of a whole object. Raises CompileError."""
+    """`root`: the schema is of a whole object."""
     if not _mentions_rules(schema):
         return Rules(None)
     from berg.machinery.cel.schema import shape_of
@@ -123,14 +124,19 @@ def _compile(schema: Obj, shape: Shape | None) -> _Node | None:
 
 def _rule(rule: Obj, shape: Shape) -> _Rule:
     from berg.apiserver.crd.rule_compile import environment
+    from berg.machinery.cel import CompileError
 
     env = environment(shape, optional_old=bool(rule.get("optionalOldSelf")))
-    expression = env.compile(rule["rule"])
     message = rule.get("messageExpression")
+    try:
+        expression = env.compile(rule["rule"])
+        message_expression = env.compile(message) if message else None
+    except CompileError as e:  # stored when other rules were let in
+        return _Rule(None, f"{e.stage}: {e}", None, "", "", transition=False, optional_old=False)
     return _Rule(
         expression,
         (rule.get("message") or "").strip(),
-        env.compile(message) if message else None,
+        message_expression,
         rule.get("reason") or "",
         rule.get("fieldPath") or "",
         "oldSelf" in expression.names,
@@ -179,6 +185,9 @@ class _Asking:
         if variables is None:
             return
         shown = path or "<nil>"
+        if rule.expression is None:
+            self._fault(shown, node, f"rule compile error: {rule.message}")
+            return
         if self.budget <= 0:
             self._fault(shown, node, _SPENT)
             raise _Spent

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from berg.apiserver.crd import definition_rules
 from berg.apiserver.crd.definition import FINALIZER
 from berg.apiserver.registry import delete as deleting
 from berg.apiserver.registry.modify import modify
@@ -112,7 +113,7 @@ class CustomResources:
                 }
             )
         if not self._server.read_only:
-            await self._write(name, accepted, conditions)
+            await self._write(name, accepted, [*conditions, *_approval(crd)])
         # Only now: who finds the resource served and then updates its definition must not meet our own write.
         if served:
             self._install(crd)
@@ -316,6 +317,23 @@ class CustomResources:
 
 def _schemas(spec: Obj) -> list[Obj]:
     return [v.get("schema") or {} for v in spec["versions"]]
+
+
+_APPROVAL = {
+    "approved": ("True", "ApprovedAnnotation"),
+    "bypassed": ("False", "UnapprovedAnnotation"),
+    "missing": ("False", "MissingAnnotation"),
+    "invalid": ("False", "InvalidAnnotation"),
+}
+
+
+def _approval(crd: Obj) -> list[Obj]:
+    """Groups of Kubernetes' own need its approval."""
+    if not definition_rules.is_protected(crd["spec"].get("group") or ""):
+        return []
+    state, message = definition_rules.approval(crd)
+    value, reason = _APPROVAL[state]
+    return [{"type": "KubernetesAPIApprovalPolicyConformant", "status": value, "reason": reason, "message": message}]
 
 
 def _true(crd: Obj, type_: str) -> bool:
