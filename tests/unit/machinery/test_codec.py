@@ -267,3 +267,19 @@ def test_cbor_watch_events() -> None:
 
 def test_cbor_bytes_look_like_base64() -> None:
     assert cbor.loads(cbor2.dumps({"data": cbor2.CBORTag(22, b"hello")})) == {"data": "aGVsbG8="}
+
+
+@pytest.mark.parametrize("field", ["spec.capacity", "metadata.creationTimestamp", "metadata.managedFields.fieldsV1"])
+def test_numbers_in_the_place_of_messages_are_malformed(field: str) -> None:
+    """Found by a fuzzer: the inner records of maps, times and raw values may be of any wire type."""
+    number = wire.varint(1 << 3) + wire.varint(5) + wire.varint(2 << 3) + wire.varint(5)  # 1: 5, 2: 5
+    quantity = wire.record(2, wire.varint(1 << 3) + wire.varint(5))
+    body = {
+        "spec.capacity": wire.record(2, wire.record(1, wire.record(1, b"a") + quantity)),
+        "metadata.creationTimestamp": wire.record(1, wire.record(8, wire.record(1, number))),
+        "metadata.managedFields.fieldsV1": wire.record(1, wire.record(17, wire.record(7, number))),
+    }[field]
+    type_ = schema.type_of("", "v1", "PersistentVolume")
+    assert type_ is not None
+    with pytest.raises(wire.Malformed):
+        protobuf.loads_message(type_, body)

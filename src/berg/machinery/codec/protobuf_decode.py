@@ -32,6 +32,8 @@ def decode_message(type_: TypeDef, data: bytes, depth: int = 0) -> Obj:
         _read_into(obj, type_, data, depth)
     except IndexError:
         raise Malformed("unexpected EOF") from None
+    except (TypeError, AttributeError):  # a number where a message should be, deep inside a value
+        raise Malformed("proto: wrong wireType") from None
     for field in (type_._plan or plan_of(type_))[1]:
         if field.name not in obj:
             obj[field.name] = None if field.pointer else zero(field)
