@@ -95,6 +95,8 @@ class Chain:
                 user = self.authentication.authenticate(request)
                 request.user = user = user if isinstance(user, User) else await user
                 self.attempts.known(user)
+                if user.notes:
+                    request.attributes.setdefault("audit_annotations", {}).update(user.notes)
             except ApiError as e:
                 self.attempts.refused += 1
                 if self.audit is not None:

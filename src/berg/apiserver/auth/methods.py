@@ -15,7 +15,8 @@ from typing import Any
 from berg.apiserver import files
 from berg.apiserver.auth import authentication
 from berg.apiserver.auth.authentication import Anonymous, Authentication, Bearer, Found, TokenAuthenticator
-from berg.apiserver.auth.serviceaccount import BootstrapTokens, Lookup, ServiceAccountTokens
+from berg.apiserver.auth.bootstrap_tokens import BootstrapTokens
+from berg.apiserver.auth.serviceaccount import Lookup, ServiceAccountTokens
 from berg.apiserver.config import Config
 from berg.apiserver.reloads import Gauges, Reloads
 from berg.machinery.status import Obj

@@ -17,6 +17,8 @@ class User:
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: dict[str, list[str]] = field(default_factory=dict)
+    notes: tuple[tuple[str, str], ...] = ()
+    """what the audit log is told about the credential"""
 
 
 class Stream(Protocol):
