@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from tests.unit.apiserver.served_api import APPLY, Served
@@ -213,3 +215,22 @@ async def test_writes_as_upstream_answers_them(served: Served) -> None:
         422,
         'Invalid value: "v1": apiVersion must specify API group',
     )
+
+
+async def test_a_reference_without_a_name_is_known_by_none(served: Served) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments/d?fieldManager=m"
+
+    async def apply(secrets: list[dict[str, str]]) -> tuple[int, Any]:
+        pod = {"containers": [{"name": "a", "image": "x"}], "imagePullSecrets": secrets}
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": pod}
+        spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+        manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+        return await served.patch(path, manifest, APPLY)
+
+    code, made = await apply([{}, {"name": "a"}])
+    owned = made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:imagePullSecrets"]
+    assert (code, owned) == (201, {'k:{"name":""}': {}, 'k:{"name":"a"}': {}})
+    code, changed = await apply([{"name": "a"}])
+    assert (code, changed["spec"]["template"]["spec"]["imagePullSecrets"]) == (200, [{"name": "a"}])
+    code, refused = await apply([{}, {}])
+    assert (code, refused["message"].rpartition(": ")[2]) == (500, 'duplicate entries for key [name=""]')
