@@ -8,6 +8,7 @@ To the cluster these are hosts like any other: their own addresses, ports, rules
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,16 @@ def remove(spec: ClusterSpec) -> None:
             netns.remove(node.netns)
     with IPRoute() as ip:
         for node in remote:
-            for index in ip.link_lookup(ifname=f"{spec.bridge}-v{node.address.rpartition('.')[2]}"):
-                ip.link("del", index=index)
-        for index in ip.link_lookup(ifname=node_bridge(spec)):
+            _delete(ip, f"{spec.bridge}-v{node.address.rpartition('.')[2]}")
+        _delete(ip, node_bridge(spec))
+
+
+def _delete(ip: Any, name: str) -> None:
+    from pyroute2 import NetlinkError
+
+    for index in ip.link_lookup(ifname=name):
+        try:
             ip.link("del", index=index)
+        except NetlinkError as e:
+            if e.code != errno.ENODEV:  # it was just going, with the namespace of its other end
+                raise
