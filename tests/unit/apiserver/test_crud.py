@@ -121,6 +121,21 @@ async def test_scale_and_status_are_views(served: Served) -> None:
     assert (d["spec"]["replicas"], d["status"]["replicas"], d["metadata"]["generation"]) == (3, 2, 2)
 
 
+async def test_what_status_may_write_of_the_metadata(served: Served) -> None:
+    """Deployments keep their labels, ServiceCIDRs all; most kinds let everything through."""
+    marked = {"metadata": {"labels": {"new": "x"}, "annotations": {"y": "z"}, "finalizers": ["a.b/c"]}}
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    workload = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    for path, spec, written in (
+        ("/apis/apps/v1/namespaces/default/replicasets", workload, {"labels", "annotations", "finalizers"}),
+        ("/apis/apps/v1/namespaces/default/deployments", workload, {"annotations", "finalizers"}),
+        ("/apis/networking.k8s.io/v1/servicecidrs", {"cidrs": ["10.9.0.0/24"]}, set()),
+    ):
+        await served.create(path, {"metadata": {"name": "s"}, "spec": spec})
+        code, after = await served.patch(f"{path}/s/status", marked)
+        assert (code, after["metadata"].keys() & marked["metadata"].keys()) == (200, written), path
+
+
 async def test_namespaces_wait_for_their_content(served: Served) -> None:
     await served.create("/api/v1/namespaces", {"metadata": {"name": "n"}})
     _, going = await served.ask("DELETE", "/api/v1/namespaces/n")

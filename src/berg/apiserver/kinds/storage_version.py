@@ -17,6 +17,7 @@ def _versions(obj: Obj) -> str:
 
 @strategy_for("internal.apiserver.k8s.io", "storageversions")
 class StorageVersionStrategy(Strategy):
+    status_metadata = ()
     namespaced = False
     generation = False
     allow_unconditional_update = False

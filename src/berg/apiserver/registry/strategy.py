@@ -100,6 +100,9 @@ class Strategy:
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         return ()
 
+    status_metadata: Sequence[str] = ("annotations", "labels", "finalizers", "ownerReferences")
+    """of the metadata, what /status may write beside managedFields"""
+
     def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         """For /status: everything but status (and what the kind allows in metadata) is already the old one's."""
 

@@ -9,7 +9,7 @@ Source: k8s.io/apiserver pkg/endpoints/handlers/update.go, pkg/registry/generic/
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -171,7 +171,7 @@ def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
             meta.pop(field, None)
     meta.pop("selfLink", None)
     if call.subresource == "status":
-        _keep_all_but_status(obj, old)
+        _keep_all_but_status(obj, old, strategy.status_metadata)
         strategy.prepare_status_update(context, obj, old)
         return
     if strategy.has_status and not call.subresource:
@@ -184,7 +184,7 @@ def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
         meta["generation"] = old_meta.get("generation", 0) + 1
 
 
-def _keep_all_but_status(obj: Obj, old: Obj) -> None:
+def _keep_all_but_status(obj: Obj, old: Obj, metadata: Sequence[str]) -> None:
     new_status = obj.get("status")
     new_meta = obj["metadata"]
     obj.clear()
@@ -194,8 +194,7 @@ def _keep_all_but_status(obj: Obj, old: Obj) -> None:
         obj["status"] = new_status
     meta = obj["metadata"]
     meta["resourceVersion"] = new_meta.get("resourceVersion", "")
-    # /status writes status, and of the metadata what upstream's status strategies let through.
-    for field in ("annotations", "labels", "managedFields", "finalizers", "ownerReferences"):
+    for field in ("managedFields", *metadata):
         if field in new_meta:
             meta[field] = new_meta[field]
         else:

@@ -82,6 +82,7 @@ class _BindingStrategy(Strategy):
 
 @strategy_for(GROUP, "validatingadmissionpolicies")
 class ValidatingAdmissionPolicyStrategy(_PolicyStrategy):
+    status_metadata = ()
     columns = [
         cells.NAME,
         Column("Validations", lambda o: len((o.get("spec") or {}).get("validations") or ()), "integer"),

@@ -21,6 +21,7 @@ def _selector(obj: Obj) -> str:
 
 @strategy_for("apps", "deployments")
 class DeploymentStrategy(WorkloadStrategy):
+    status_metadata = ("annotations", "finalizers", "ownerReferences")
     spec_defaults = (("replicas", 1), ("revisionHistoryLimit", 10), ("progressDeadlineSeconds", 600))
     columns = [
         cells.NAME,

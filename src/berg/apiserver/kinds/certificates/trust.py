@@ -49,6 +49,7 @@ def _state(obj: Obj) -> str:
 
 @strategy_for("certificates.k8s.io", "podcertificaterequests")
 class PodCertificateRequestStrategy(Strategy):
+    status_metadata = ()
     generation = False
     allow_unconditional_update = False
     field_labels = ("spec.signerName", "spec.podName", "spec.nodeName")
@@ -69,10 +70,6 @@ class PodCertificateRequestStrategy(Strategy):
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         obj["status"] = {}
-
-    def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
-        fields = obj["metadata"].get("managedFields")
-        obj["metadata"] = {**old["metadata"], **({"managedFields": fields} if fields else {})}
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.certificates.pod_certificate import validate_request

@@ -22,6 +22,7 @@ def _dangling(obj: Obj) -> str:
 
 @strategy_for(GROUP, "flowschemas")
 class FlowSchemaStrategy(Strategy):
+    status_metadata = ()
     namespaced = False
     columns = [
         cells.NAME,
@@ -68,6 +69,7 @@ def _limited(path: str) -> Callable[[Obj], object]:
 
 @strategy_for(GROUP, "prioritylevelconfigurations")
 class PriorityLevelConfigurationStrategy(Strategy):
+    status_metadata = ()
     namespaced = False
     columns = [
         cells.NAME,

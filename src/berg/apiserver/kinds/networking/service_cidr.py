@@ -13,6 +13,7 @@ from berg.machinery.status import FieldError, Obj, invalid_value, required
 
 @strategy_for("networking.k8s.io", "servicecidrs")
 class ServiceCIDRStrategy(Strategy):
+    status_metadata = ()
     namespaced = False
     generation = False
     columns = [

@@ -59,6 +59,7 @@ class DeviceClassStrategy(Strategy):
 
 @strategy_for(GROUP, "resourceclaims")
 class ResourceClaimStrategy(Strategy):
+    status_metadata = ()
     generation = False
     columns = [cells.NAME, Column("State", _state), cells.AGE]
 
@@ -151,6 +152,7 @@ def _of_taint(key: str) -> Callable[[Obj], str]:
 
 @strategy_for(GROUP, "devicetaintrules")
 class DeviceTaintRuleStrategy(Strategy):
+    status_metadata = ()
     namespaced = False
     columns = [
         cells.NAME,

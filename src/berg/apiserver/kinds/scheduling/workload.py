@@ -27,6 +27,7 @@ class WorkloadStrategy(Strategy):
 
 @strategy_for("scheduling.k8s.io", "podgroups")
 class PodGroupStrategy(Strategy):
+    status_metadata = ()
     columns = [
         cells.NAME,
         Column("Policy", lambda o: "Gang" if cells.at("spec.schedulingPolicy.gang", None)(o) is not None else "Basic"),

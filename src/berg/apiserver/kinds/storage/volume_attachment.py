@@ -14,6 +14,7 @@ from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_valu
 
 @strategy_for("storage.k8s.io", "volumeattachments")
 class VolumeAttachmentStrategy(Strategy):
+    status_metadata = ()
     namespaced = False
     generation = False
     allow_unconditional_update = False

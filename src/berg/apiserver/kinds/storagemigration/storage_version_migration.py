@@ -31,6 +31,7 @@ def _state(obj: Obj) -> str:
 
 @strategy_for("storagemigration.k8s.io", "storageversionmigrations")
 class StorageVersionMigrationStrategy(Strategy):
+    status_metadata = ()
     namespaced = False
     generation = False
     allow_unconditional_update = False
