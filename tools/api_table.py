@@ -171,7 +171,7 @@ class Caller:
     def body(self, r: Resource) -> Obj:
         metadata: Obj = {"name": r.called, "labels": {"api-table": r.label}, "annotations": {"a": "b"}}
         text = orjson.dumps(self.objects[r.name]).replace(b"NAMESPACE", NAMESPACE.encode())
-        if any(word in text for word in (b"CERTIFICATE", b"REQUEST", b"PROOF")):
+        if any(word in text for word in (b"CERTIFICATE", b"REQUEST", b"STUB")):
             for word, value in _credentials().items():
                 text = text.replace(orjson.dumps(word), orjson.dumps(value))
         return {**_head(r.kind), "metadata": metadata, **orjson.loads(text)}
@@ -199,13 +199,12 @@ def _credentials() -> dict[str, str]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True).sign(key, None)
     )  # fmt: skip
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, None)
+    stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, None)
     pem, der = serialization.Encoding.PEM, serialization.Encoding.DER
-    public = key.public_key().public_bytes(der, serialization.PublicFormat.SubjectPublicKeyInfo)
     return {
         "CERTIFICATE": certificate.public_bytes(pem).decode(),
         "REQUEST": base64.b64encode(request.public_bytes(pem)).decode(),
-        "KEY": base64.b64encode(public).decode(),
-        "PROOF": base64.b64encode(key.sign(b"uid")).decode(),
+        "STUB": base64.b64encode(stub.public_bytes(der)).decode(),
     }
 
 
@@ -251,8 +250,7 @@ async def exercise(caller: Caller, r: Resource, templates: dict[str, Obj]) -> No
     collection, single = templates.get(base, {}), templates.get(one, {})
     if "post" in collection and "post" not in single and not single:  # reviews; bindings
         body = caller.body(r)
-        if r.name == "bindings":
-            body["metadata"] = {"name": f"{UNBOUND}-too"}
+        body["metadata"] = {"name": f"{UNBOUND}-too"} if r.name == "bindings" else {}
         await caller.call(r, "create", "POST", base, body)
         return
     if "post" in collection:
@@ -327,7 +325,7 @@ async def subresource(caller: Caller, r: Resource, template: str, operations: Ob
             body = {**_head(operation["x-kubernetes-group-version-kind"]), "metadata": {"name": r.called}}
             body |= caller.objects[name]
             if name == "binding":  # of a pod that no scheduler has bound
-                await caller.call(r, column, "POST", template, body | {"metadata": {}}, name=UNBOUND)
+                await caller.call(r, column, "POST", template, body | {"metadata": {"name": UNBOUND}}, name=UNBOUND)
                 continue
             await caller.call(r, column, "POST", template, body)
             if name == "eviction":
