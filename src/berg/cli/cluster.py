@@ -138,17 +138,20 @@ def _kubectl_on_path() -> bool:
 
 def _stay(layout: Layout) -> None:
     import select
+    import signal
 
-    from berg.lifecycle.down import stop_processes
+    from berg.cli import cleanup
+    from berg.lifecycle.down import down as stop
     from berg.lifecycle.registry import supervisor_of
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a service manager says it
     click.echo("\nPress Ctrl-C to stop the cluster.", err=True)
     try:
         while pid := supervisor_of(layout.root):
             select.select([os.pidfd_open(pid)], [], [])
     except KeyboardInterrupt:
         click.echo("Stopping …", err=True)
-        stop_processes(layout)
+        stop(layout, purge=False, cleaners=cleanup.CLEANERS)
 
 
 @click.command()
