@@ -134,6 +134,8 @@ async def test_what_status_may_write_of_the_metadata(served: Served) -> None:
         await served.create(path, {"metadata": {"name": "s"}, "spec": spec})
         code, after = await served.patch(f"{path}/s/status", marked)
         assert (code, after["metadata"].keys() & marked["metadata"].keys()) == (200, written), path
+        owned = str(after["metadata"].get("managedFields"))
+        assert ("'f:new'" in owned, "'f:y'" in owned) == ("labels" in written, "annotations" in written), path
 
 
 async def test_namespaces_wait_for_their_content(served: Served) -> None:

@@ -12,12 +12,12 @@ import orjson
 
 from berg.apiserver.registry import conversion
 from berg.apiserver.registry.call import Call
+from berg.apiserver.registry.strategy import STATUS_METADATA
 from berg.machinery.patch import apply as machinery
 from berg.machinery.status import Obj
 from berg.machinery.typedef import TypeDef
 
 MAX_MANAGER_BYTES = 128
-_RESET: dict[str, tuple[tuple[str, ...], ...]] = {"": (("status",),), "status": (("spec",),)}
 
 
 def manager_of(given: str, user_agent: str) -> str:
@@ -35,8 +35,11 @@ def reset_fields(call: Call) -> tuple[tuple[str, ...], ...]:
     """What the endpoint does not write, and nobody comes to own through it."""
     strategy = call.registry.strategy
     if call.subresource == "":
-        return (*strategy.unowned, *(_RESET[""] if strategy.has_status else ()))
-    return _RESET.get(call.subresource, ())
+        return (*strategy.unowned, *((("status",),) if strategy.has_status else ()))
+    if call.subresource == "status":
+        kept = (field for field in STATUS_METADATA if field not in strategy.status_metadata)
+        return (("spec",), *(("metadata", field) for field in kept))
+    return ()
 
 
 async def on_create(call: Call, obj: Obj) -> None:

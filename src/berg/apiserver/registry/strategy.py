@@ -22,6 +22,8 @@ from berg.machinery.clock import Clock, RealClock
 from berg.machinery.resources import Resource
 from berg.machinery.status import FieldError, Obj
 
+STATUS_METADATA = ("annotations", "labels", "finalizers", "ownerReferences")
+
 
 @dataclass(slots=True)
 class Context:
@@ -100,7 +102,7 @@ class Strategy:
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         return ()
 
-    status_metadata: Sequence[str] = ("annotations", "labels", "finalizers", "ownerReferences")
+    status_metadata: Sequence[str] = STATUS_METADATA
     """of the metadata, what /status may write beside managedFields"""
 
     def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:

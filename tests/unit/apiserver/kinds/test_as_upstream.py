@@ -214,3 +214,40 @@ def test_files_upon_each_other():
         'volume "all" (Projected) has no sources provided',
         'volume "all" (Projected): overlapping paths: "p/q" (Secret "s") with "p" (Secret "s")',
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ({"podIP": "10.0.0.1"}, {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}),
+        ({"podIPs": [{"ip": "10.0.0.1"}]}, {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}),
+        ({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.1"}]}, {"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}]}),
+    ],
+)
+def test_the_older_address_of_a_pod_leads(given, stored):
+    pod = {"metadata": {}, "spec": {"containers": [{"name": "c", "image": "i"}]}, "status": given}
+    strategy("pods").default(pod)
+    assert pod["status"] == stored
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"), [(None, -1, []), (3, None, [0]), (3, 2, [2]), (3, 3, []), (3, 4, [])]
+)
+def test_collisions_are_not_counted_down(before, after, said):
+    said = [f"status.collisionCount: Invalid value: {n}: cannot be decremented" for n in said]
+    old = {"kind": "Deployment", "status": {"collisionCount": before}}
+    errors = strategy("deployments.apps").validate_status_update(
+        context("deployments.apps", "status"), {"kind": "Deployment", "status": {"collisionCount": after}}, old
+    )
+    assert [str(e) for e in errors if "decremented" in str(e)] == said
+
+
+def test_conditions_of_a_taint_rule():
+    rule = {"status": {"conditions": [{"type": "A", "status": "Odd", "reason": "R", "lastTransitionTime": "t"}] * 9}}
+    rules = strategy("devicetaintrules.resource.k8s.io")
+    errors = rules.validate_status_update(context("devicetaintrules.resource.k8s.io", "status"), rule, {})
+    assert [str(e) for e in errors[:2]] == [
+        'status.conditions[0].status: Unsupported value: "Odd": supported values: "False", "True", "Unknown"',
+        'status.conditions[1].type: Duplicate value: "A"',
+    ]
+    assert str(errors[-1]) == "status.conditions: Too many: 9: must have at most 8 items"

@@ -86,10 +86,11 @@ def _counts(spec: Obj, *keys: str) -> list[FieldError]:
 
 
 def _collisions(status: Obj, old: Obj) -> list[FieldError]:
-    count = status.get("collisionCount") or 0
-    if count >= ((old.get("status") or {}).get("collisionCount") or 0):
+    before = (old.get("status") or {}).get("collisionCount")
+    count = status.get("collisionCount")
+    if before is None or (count is not None and count >= before):
         return []
-    return [invalid_value("status.collisionCount", count, "cannot be decremented")]
+    return [invalid_value("status.collisionCount", count or 0, "cannot be decremented")]
 
 
 def validate_replica_counts(obj: Obj, old: Obj) -> list[FieldError]:

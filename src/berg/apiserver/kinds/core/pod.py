@@ -20,6 +20,7 @@ from berg.machinery.status import FieldError, Obj
 @strategy_for("", "pods")
 class PodStrategy(Strategy):
     graceful = True
+    status_metadata = ("annotations", "labels", "finalizers")
     columns = pod_columns.COLUMNS
     field_labels = (
         "spec.nodeName",
@@ -39,10 +40,11 @@ class PodStrategy(Strategy):
             obj["spec"] = {}
         pod_defaults(obj)
         status = obj.get("status")
-        if status and (ips := status.get("podIPs")) and not status.get("podIP"):
-            status["podIP"] = ips[0].get("ip")
-        elif status and status.get("podIP") and not status.get("podIPs"):
-            status["podIPs"] = [{"ip": status["podIP"]}]
+        if status and (ip := status.get("podIP")):
+            if (status.get("podIPs") or [{}])[0].get("ip") != ip:
+                status["podIPs"] = [{"ip": ip}]
+        elif status and (ips := status.get("podIPs")) and ips[0].get("ip"):
+            status["podIP"] = ips[0]["ip"]
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         status: Obj = {"phase": "Pending"}
@@ -91,13 +93,6 @@ class PodStrategy(Strategy):
 
     def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         status, before = obj.setdefault("status", {}), old.get("status") or {}
-        obj["metadata"].pop("deletionTimestamp", None)
-        if deleting := old["metadata"].get("deletionTimestamp"):
-            obj["metadata"]["deletionTimestamp"] = deleting
-        if owners := old["metadata"].get("ownerReferences"):
-            obj["metadata"]["ownerReferences"] = owners
-        else:
-            obj["metadata"].pop("ownerReferences", None)
         if not status.get("qosClass") and before.get("qosClass"):
             status["qosClass"] = before["qosClass"]
         if not status.get("observedGeneration") and before.get("observedGeneration"):

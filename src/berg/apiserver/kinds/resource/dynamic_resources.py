@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from berg.apiserver.kinds import cells
+from berg.apiserver.kinds import cells, label_selectors
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery.clock import rfc3339
-from berg.machinery.status import FieldError, Obj
+from berg.machinery.status import FieldError, Obj, too_many
 
 GROUP = "resource.k8s.io"
+MAX_CONDITIONS = 8
 
 
 def _exact(request: Obj) -> None:
@@ -171,3 +172,13 @@ class DeviceTaintRuleStrategy(Strategy):
         from berg.apiserver.kinds.resource.slice_validation import validate_taint_rule
 
         return validate_taint_rule(obj)
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        obj["status"] = {}
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        conditions = (obj.get("status") or {}).get("conditions")
+        errors = label_selectors.validate_conditions(conditions, "status.conditions")
+        if conditions and len(conditions) > MAX_CONDITIONS:
+            errors.append(too_many("status.conditions", len(conditions), MAX_CONDITIONS))
+        return errors
