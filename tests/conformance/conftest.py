@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,12 @@ from berg.storage.interface import DeleteRequest, Store, Unavailable
 
 ENGINES = ["memory", "file", "etcd", "berg-etcd"]
 """`etcd` and `berg-etcd` are Berg's client on a real etcd and on Berg's own server"""
+
+
+PROGRESS_S = 0.1
+"""how often a watch that wants it is told where it stands"""
+_NOTICES = {f"ETCD_{when}WATCH_PROGRESS_NOTIFY_INTERVAL": f"{PROGRESS_S}s" for when in ("", "EXPERIMENTAL_")}
+"""a setting that was renamed in 3.6; as a flag, the name that a release does not know would stop it"""
 
 
 def free_port() -> int:
@@ -42,7 +49,9 @@ class Etcd:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self._args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            self._args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **_NOTICES}
+        )
 
     def kill(self) -> None:
         if self.process is not None:
@@ -94,8 +103,11 @@ async def store(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
         from berg.storage.etcd.client import EtcdStore
 
         engine_in_memory = EmbeddedStore(None)
+        engine_in_memory.progress_interval_s = PROGRESS_S
         await engine_in_memory.start()
-        server = EtcdServer(Config(listen_client_urls=["http://127.0.0.1:0"], store=engine_in_memory))
+        config = Config(listen_client_urls=["http://127.0.0.1:0"], store=engine_in_memory)
+        config.watch_progress_notify_interval_s = PROGRESS_S
+        server = EtcdServer(config)
         await server.start()
         opened = EtcdStore([f"http://127.0.0.1:{server.ports[0]}"], compaction_interval_s=0)
         await opened.start()
@@ -105,7 +117,8 @@ async def store(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
         await engine_in_memory.close()
         return
     else:
-        opened = EmbeddedStore(None if engine == "memory" else tmp_path / "store.db")
+        opened = embedded = EmbeddedStore(None if engine == "memory" else tmp_path / "store.db")
+        embedded.progress_interval_s = PROGRESS_S
         await opened.start()
     yield opened
     await opened.close()

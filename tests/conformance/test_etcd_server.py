@@ -21,7 +21,14 @@ from berg.etcd.snapshot import BadSnapshot, restore_to
 from berg.storage.embedded import EmbeddedStore
 from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.client import EtcdStore
-from berg.storage.interface import DeleteRequest, PutRequest, RangeRequest, RevisionFuture, Unavailable
+from berg.storage.interface import (
+    DeleteRequest,
+    PutRequest,
+    RangeRequest,
+    RevisionFuture,
+    TxnRequest,
+    Unavailable,
+)
 
 from .certificates import CA
 from .conftest import Etcd, free_port, ready
@@ -78,6 +85,8 @@ async def fill(store: EmbeddedStore) -> None:
     await store.compact(store.revision - 20)
     await store.put(PutRequest(b"/registry/k00000", b"again"))
     await store.delete(DeleteRequest(b"/registry/k01000", b"/registry/k01010"))
+    for value in (b"", b"back"):  # a key that is deleted and put in one revision
+        await store.txn(TxnRequest(success=(DeleteRequest(b"zz", b"\0"), PutRequest(b"zz", value))))
 
 
 @needs_etcdctl

@@ -14,6 +14,7 @@ from berg.storage.interface import (
     CompareResult,
     CompareTarget,
     DeleteRequest,
+    DeleteResponse,
     DuplicateKey,
     EventType,
     InvalidRequest,
@@ -33,6 +34,7 @@ from berg.storage.interface import (
     TooManyOps,
     TxnRequest,
     TxnResponse,
+    Watch,
     WatchBatch,
     WatchRequest,
     prefix_end,
@@ -287,6 +289,32 @@ async def test_what_a_transaction_may_not_do(store: Store) -> None:
     assert store.revision == before
 
 
+async def test_a_transaction_may_put_a_key_and_delete_everything_from_one_on(store: Store) -> None:
+    """What etcd does not refuse, though it refuses the same with an end."""
+    a, everything = PutRequest(b"k/a", b"1"), DeleteRequest(b"\0", b"\0", prev_kv=True)
+    put_first = await store.txn(TxnRequest(success=(a, everything)))
+    kv = KeyValue(b"k/a", b"1", put_first.revision, put_first.revision, 1)
+    deleted = put_first.responses[1]
+    assert isinstance(deleted, DeleteResponse) and list(deleted.prev_kvs) == [kv]
+    assert await get(store, b"k/a") is None
+    nested = TxnRequest(success=(a,))
+    put_last = await store.txn(TxnRequest(success=(DeleteRequest(b"k/a", b"\0"), nested)))
+    assert put_last.revision == put_first.revision + 1
+    again = await store.txn(TxnRequest(success=(everything, a)))
+    assert await get(store, b"k/a") == KeyValue(b"k/a", b"1", again.revision, again.revision, 1)
+    before = await get(store, b"k/a", put_last.revision)
+    assert before is not None and before.create_revision == put_last.revision
+    watch = store.watch(WatchRequest(b"k/a", start_revision=put_first.revision))
+    assert [(e[0], e[3] - put_first.revision) for e in await next_events(watch, 5)] == [
+        (EventType.PUT, 0),
+        (EventType.DELETE, 0),
+        (EventType.PUT, 1),
+        (EventType.DELETE, 2),
+        (EventType.PUT, 2),
+    ]
+    await watch.aclose()
+
+
 async def test_concurrent_increments_lose_nothing(store: Store) -> None:
     await put(store, b"k/n", b"0")
 
@@ -323,7 +351,7 @@ async def test_watch_from_now(store: Store) -> None:
     await asyncio.sleep(0.05 if "etcd" in type(store).__module__ else 0)
     revision = await put(store, b"k/a", b"1")
     assert await ready == [(EventType.PUT, b"k/a", b"1", revision)]
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
 
 
 async def test_watch_from_the_past_sees_each_event_once_and_in_order(store: Store) -> None:
@@ -340,7 +368,7 @@ async def test_watch_from_the_past_sees_each_event_once_and_in_order(store: Stor
     while len(revisions) < 50:
         revisions += [e[3] for e in await next_events_any(watch)]
     assert revisions == list(range(first + 3, first + 53))
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
 
 
 async def next_events_any(watch: object) -> list[tuple[EventType, bytes, bytes, int]]:
@@ -360,7 +388,7 @@ async def test_watch_one_key_with_previous_values(store: Store) -> None:
         async with asyncio.timeout(10):
             seen += [(e.kv.value, e.prev_kv and e.prev_kv.value) for e in (await anext(watch)).events]
     assert seen == [(b"1", None), (b"2", b"1"), (b"", b"2")]
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
 
 
 async def test_watch_filters(store: Store) -> None:
@@ -371,7 +399,7 @@ async def test_watch_filters(store: Store) -> None:
     no_delete = store.watch(WatchRequest(b"k/a", start_revision=first, no_delete=True))
     assert [e[0] for e in await next_events(no_delete, 1)] == [EventType.PUT]
     for watch in (no_put, no_delete):
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
 
 
 async def test_a_watch_may_start_in_the_future(store: Store) -> None:
@@ -379,7 +407,7 @@ async def test_a_watch_may_start_in_the_future(store: Store) -> None:
     for n in range(4):
         await put(store, b"k/%d" % n)
     assert [e[1] for e in await next_events(watch, 2)] == [b"k/2", b"k/3"]
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
 
 
 async def test_closing_a_watch_ends_its_reader(store: Store) -> None:
@@ -390,7 +418,7 @@ async def test_closing_a_watch_ends_its_reader(store: Store) -> None:
 
     reader = asyncio.create_task(read())
     await asyncio.sleep(0.01)
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
     async with asyncio.timeout(10):
         assert await reader == 0
 
@@ -404,7 +432,57 @@ async def test_a_reader_that_sleeps_misses_nothing(store: Store) -> None:
     while len(seen) < 6000:
         seen += [e[3] for e in await next_events_any(watch)]
     assert seen == list(range(first, first + 6000))
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
+
+
+async def told(watch: Watch, revision: int) -> None:
+    """Asks until the watch stands at `revision`: nothing is told as long as there are events on their way."""
+
+    async def ask() -> None:
+        while True:
+            await watch.request_progress()
+            await asyncio.sleep(0.05)
+
+    asking = asyncio.create_task(ask())
+    try:
+        async with asyncio.timeout(10):
+            while (batch := await anext(watch)).revision < revision:
+                assert not batch.events
+        assert (batch.revision, list(batch.events)) == (revision, [])
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_watch_says_where_it_stands_when_asked(store: Store) -> None:
+    first = await put(store, b"k/a", b"1")
+    watch = store.watch(WatchRequest(b"k/", prefix_end(b"k/"), start_revision=first))
+    assert [e[3] for e in await next_events(watch, 1)] == [first]
+    elsewhere = [await put(store, b"l/%d" % n) for n in range(3)]
+    await told(watch, elsewhere[-1])
+    last = await put(store, b"k/a", b"2")
+    while not (events := await next_events_any(watch)):
+        pass  # a notice that was under way
+    assert events == [(EventType.PUT, b"k/a", b"2", last)]
+    await told(watch, last)
+    await watch.aclose()
+
+
+async def test_a_watch_that_wants_it_is_told_now_and_then_where_it_stands(store: Store) -> None:
+    first = await put(store, b"k/a", b"1")
+    request = WatchRequest(b"k/", prefix_end(b"k/"), start_revision=first, progress_notify=True)
+    watch, silent = store.watch(request), store.watch(request._replace(progress_notify=False))
+    for each in (watch, silent):
+        assert [e[3] for e in await next_events(each, 1)] == [first]
+    unread = asyncio.ensure_future(anext(silent))
+    revision = await put(store, b"l/a")
+    async with asyncio.timeout(10):
+        while (batch := await anext(watch)).revision < revision:
+            assert not batch.events
+    assert (batch.revision, list(batch.events)) == (revision, [])
+    assert not unread.done()
+    await asyncio.gather(watch.aclose(), silent.aclose())
+    await asyncio.gather(unread, return_exceptions=True)
 
 
 # -- compaction
@@ -427,7 +505,7 @@ async def test_compaction_forgets_the_past_and_keeps_the_present(store: Store) -
     assert now is not None and (now.value, now.create_revision, now.version) == (b"3", first, 3)
     watch = store.watch(WatchRequest(b"k/a", start_revision=at + 1))
     assert await next_events(watch, 1) == [(EventType.PUT, b"k/a", b"3", last)]
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
     old = store.watch(WatchRequest(b"k/a", start_revision=first))
     with pytest.raises(RevisionCompacted) as compacted:
         await anext(old)

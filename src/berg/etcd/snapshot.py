@@ -84,11 +84,10 @@ def _hash_kv(versions: list[KeyValue], compacted: int) -> int:
 
 
 def _versions(member: Member) -> list[KeyValue]:
-    """Every version that is still known, in order of revision."""
+    """Every version that is still known, in order of revision, and of one revision and key as they came about."""
     index = member.store.index
-    out = list(index.current.values())
-    for kept in index.history.values():
-        out += kept
+    out = [kv for kept in index.history.values() for kv in kept]
+    out += index.current.values()
     out.sort(key=lambda kv: (kv.mod_revision, kv.key))
     return out
 

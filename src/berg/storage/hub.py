@@ -22,6 +22,7 @@ from berg.storage.interface import (
     Store,
     StoreError,
     Synchronous,
+    Watch,
     WatchRequest,
     prefix_end,
 )
@@ -124,7 +125,7 @@ class Hub:
         while not getattr(self.store, "closed", False):
             request = WatchRequest(key, end, self.revision + 1, progress_notify=sound)
             watch = self.store.watch(request)
-            prompt = asyncio.create_task(self._prompt(watch if sound else None))
+            prompt = asyncio.create_task(self._prompt(watch)) if sound else None
             try:
                 async for batch in watch:
                     if batch.events:
@@ -137,21 +138,17 @@ class Hub:
             except StoreError:
                 pass
             finally:
-                prompt.cancel()
-                closing = getattr(watch, "aclose", None)
-                if closing is not None:
-                    await closing()
+                if prompt is not None:
+                    prompt.cancel()
+                await watch.aclose()
             await asyncio.sleep(RETRY_S)
 
-    async def _prompt(self, watch: object) -> None:
+    async def _prompt(self, watch: Watch) -> None:
         """Asks the store where the watch stands, as long as somebody waits for a revision."""
-        ask = getattr(watch, "request_progress", None)
-        if ask is None:
-            return
         while True:
             await self._request_progress.wait()
             while self._waiters:
-                await ask()
+                await watch.request_progress()
                 await asyncio.sleep(PROGRESS_S)
             self._request_progress.clear()
 

@@ -23,7 +23,7 @@ Source: etcd api/etcdserverpb/rpc.proto, api/mvccpb/kv.proto.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -233,6 +233,23 @@ class WatchBatch(NamedTuple):
     events: Sequence[Event] = ()
 
 
+class Watch(Protocol):
+    """An async iterator. Raises RevisionCompacted at the first step when its start is gone."""
+
+    def __aiter__(self) -> Watch: ...
+
+    async def __anext__(self) -> WatchBatch: ...
+
+    async def request_progress(self) -> None:
+        """Asks for a notice of where the watch stands. There is none while events are on their way: a notice must not
+        overtake what it covers, so who was not told asks again."""
+        ...
+
+    async def aclose(self) -> None:
+        """Ends the watch, and its reader with it."""
+        ...
+
+
 class Lease(NamedTuple):
     id: int
     ttl_s: int
@@ -273,9 +290,7 @@ class Store(Protocol):
         """Raises DuplicateKey, TooManyOps, LeaseNotFound, RequestTooLarge, NoSpace."""
         ...
 
-    def watch(self, request: WatchRequest) -> AsyncIterator[WatchBatch]:
-        """Raises RevisionCompacted at the first step when `start_revision` is gone. `aclose()` ends it."""
-        ...
+    def watch(self, request: WatchRequest) -> Watch: ...
 
     async def compact(self, revision: int) -> None:
         """Raises RevisionCompacted, RevisionFuture."""

@@ -386,6 +386,23 @@ async def test_one_process_at_a_time(path: Path) -> None:
     await store.close()
 
 
+async def test_a_key_that_one_revision_changed_twice_is_found_again(path: Path) -> None:
+    store = await opened(path)
+    everything = DeleteRequest(b"\0", b"\0")
+    await store.txn(TxnRequest(success=(PutRequest(b"gone", b"1"), everything)))
+    await store.txn(TxnRequest(success=(everything, PutRequest(b"there", b"1"))))
+    last = (await store.txn(TxnRequest(success=(everything, PutRequest(b"there", b"2"))))).revision
+    for compact in (False, True, False):
+        if compact:
+            await store.compact(last)
+            await store.compacted()
+        assert state(store) == {b"there": KeyValue(b"there", b"2", last, last, 1)}
+        await store.close()
+        store = await opened(path)
+    assert state(store) == {b"there": KeyValue(b"there", b"2", last, last, 1)}
+    await store.close()
+
+
 # -- quota, backup, restore
 
 

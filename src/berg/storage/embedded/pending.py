@@ -348,7 +348,7 @@ def _refuse_overlap(puts: set[bytes], deletes: Sequence[tuple[bytes, bytes | Non
         if range_end is None:
             if key in puts:
                 raise DuplicateKey(_DUPLICATE)
-        else:
+        elif range_end != b"\0":  # etcd takes "from this key on" for a range that ends before it begins, and lets it by
             matches = matcher(key, range_end)
             if any(matches(put) for put in puts):
                 raise DuplicateKey(_DUPLICATE)

@@ -96,6 +96,9 @@ class Watch:
             self._buffer.append(event)
         self._wake()
 
+    async def request_progress(self) -> None:
+        self.progress(self._watches.index.revision)
+
     def progress(self, revision: int) -> None:
         if self.idle:
             self._progress = revision
