@@ -68,6 +68,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self.last_active = time.monotonic()
         self.closing = False
+        self._closed = False
         self.streaming = False
         """it sends a stream that may never end"""
         self._waiting: deque[tuple[Request, bool]] = deque()
@@ -98,7 +99,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closing = True
+        self.closing = self._closed = True
         self.server.connections.discard(self)
         self._waiting.clear()
         self.resume_writing()
@@ -237,10 +238,10 @@ class HTTPProtocol(asyncio.Protocol):
         self.closing = True
         if self.task is None:
             self._write_head_and_body(response, keep_alive=False, head_only=False)
-            self.transport.close()
+            self._close()
         else:
             self.task.cancel()
-            self.transport.close()
+            self._close()
 
     # ---- answering
 
@@ -263,7 +264,7 @@ class HTTPProtocol(asyncio.Protocol):
                 self.transport.resume_reading()
         except asyncio.CancelledError:
             if not self.closing and self.server.stopping:
-                self.transport.close()  # what has been written still goes out
+                self._close()  # what has been written still goes out
                 return
             self.transport.abort()
             if not self.closing:
@@ -300,7 +301,7 @@ class HTTPProtocol(asyncio.Protocol):
             if self._writable is not None:
                 await self._drain()
         if not keep_alive:
-            self.transport.close()
+            self._close()
         return keep_alive
 
     def _write_head_and_body(self, response: Response, keep_alive: bool, head_only: bool) -> None:
@@ -382,7 +383,7 @@ class HTTPProtocol(asyncio.Protocol):
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            self.transport.close()
+            self._close()
 
     # ---- the server's side
 
@@ -390,13 +391,19 @@ class HTTPProtocol(asyncio.Protocol):
         """No more requests; an idle connection closes now."""
         if self.task is None:
             self.closing = True
-            self.transport.close()
+            self._close()
 
     def abort(self) -> None:
         self.closing = True
         if self.task is not None:
             self.task.cancel()
         self.transport.abort()
+
+    def _close(self) -> None:
+        """Once: early Pythons 3.11 forget what they close when a TLS transport is closed twice, or after its end."""
+        if not self._closed and not self.transport.is_closing():
+            self._closed = True
+            self.transport.close()
 
     def overdue(self, now: float) -> bool:
         """Nothing has come for long, or not all that should have; never while it answers something."""

@@ -321,7 +321,10 @@ class _Pull:
                     paths.append(path)
                     if missing:
                         group.create_task(self._download(layer, path, gate))
-        except* PullError as failures:
+        except BaseExceptionGroup as group:
+            failures, others = group.split(PullError)
+            if failures is None or others is not None:
+                raise
             raise failures.exceptions[0] from None
         sources = [
             LayerSource(layer["digest"], layer["size"], partial(_open, path))
