@@ -412,8 +412,10 @@ async def test_over_the_quota_only_what_frees_space_is_let_in(path: Path) -> Non
         for n in range(1000):
             await put(store, b"k/%d" % n, os.urandom(5000))
     assert store.alarmed
-    with pytest.raises(NoSpace):
-        await store.txn(TxnRequest(success=(PutRequest(b"x", b""),)))
+    small = TxnRequest(success=(PutRequest(b"x", b""),))
+    for txn in (small, TxnRequest(success=(small,))):  # etcd overlooks the nested one, and grows
+        with pytest.raises(NoSpace):
+            await store.txn(txn)
     await store.close()
     store = await opened(path, quota_bytes=400_000)
     assert store.alarmed
