@@ -17,6 +17,9 @@ def held() -> Iterator[None]:
         yield
     finally:
         if collecting:
+            if not gc.get_freeze_count():  # to the oldest generation at once, without being looked through
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
