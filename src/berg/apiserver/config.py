@@ -40,7 +40,10 @@ class Config:
     etcd_prefix: str = "/registry"
     etcd_compaction_interval_s: float = 300.0
     """0: history is never compacted by this server"""
+    etcd_servers_overrides: list[str] = field(default_factory=list)
+    """`GROUP/RESOURCE#SERVER;SERVER` each"""
     etcd_healthcheck_timeout_s: float = 2.0
+    etcd_readycheck_timeout_s: float = 2.0
     storage_media_type: str = "application/json"
     encryption_provider_config: str = ""
     encryption_provider_config_automatic_reload: bool = False

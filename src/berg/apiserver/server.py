@@ -38,6 +38,7 @@ from berg.apiserver.registry.negotiation import CBOR_OFFERED
 from berg.apiserver.registry.services import Services
 from berg.apiserver.reloads import Reloads
 from berg.apiserver.rest import Resources
+from berg.apiserver.stores import Stores
 from berg.machinery.resources import Resource, builtin, resource
 from berg.machinery.status import Obj
 
@@ -70,7 +71,7 @@ class APIServer:
         self.health = Health()
         self.port = config.secure_port
         self._http: HTTPServer | None = None
-        self._own_store: Any = None
+        self.stores = Stores(config)
         self._tasks: set[asyncio.Task[None]] = set()
         self._hooks_left = {name for name, _ in HOOKS}
         self._listed: asyncio.Event | None = None
@@ -86,9 +87,7 @@ class APIServer:
             from berg.apiserver import pki
 
             pki.ensure(config)
-        store = config.store
-        if store is None:
-            store = self._own_store = await self._open_store()
+        await self.stores.open()
         import berg.apiserver.kinds as kinds
 
         import_module("berg.apiserver.crd.definition")
@@ -97,7 +96,8 @@ class APIServer:
         from berg.apiserver.kinds.core.pod_spec import security
 
         security.Capabilities.allow_privileged = config.allow_privileged
-        self.services = Services(config, store)
+        self.services = Services(config, self.stores.main)
+        self.services.store_of = self.stores.of
         self.services.spawn = self.spawn
         if config.tracing_config_file:
             from berg.machinery.tracing import needed
@@ -154,24 +154,6 @@ class APIServer:
             raise
         self.services.rotated()
         self._encryption_reloads.done(well=True)
-
-    async def _open_store(self) -> Any:
-        from berg import storage
-
-        target = ",".join(self.config.etcd_servers)
-        if not target:
-            target = str(_state_file(self.config.data_dir))
-        store = storage.open(
-            target,
-            clock=self.config.clock,
-            ca_file=self.config.etcd_cafile,
-            cert_file=self.config.etcd_certfile,
-            key_file=self.config.etcd_keyfile,
-            compaction_interval_s=self.config.etcd_compaction_interval_s,
-            probe_timeout_s=self.config.etcd_healthcheck_timeout_s,
-        )
-        await store.start()
-        return store
 
     def _install(self, resources: list[Resource]) -> None:
         self.services.install(resources)
@@ -274,12 +256,11 @@ class APIServer:
         for name in reviews.resources:
             self.resources.actions[name] = reviews.handle
         self.resources.actions["", "bindings"] = self._bind
-        components = ComponentStatuses(services, self._store_fault)
+        components = ComponentStatuses(services, self.stores.fault)
         self.resources.actions["", "componentstatuses"] = components.handle
         self.health.add("ping", lambda: None)
         self.health.add("log", lambda: None)
-        self.health.add("etcd", self._store_fault)
-        self.health.add("etcd-readiness", self._store_fault, paths=("/readyz",))
+        self.stores.checked(self.health)
         self.health.add("shutdown", lambda: "shutting down" if self._stopping else None, paths=("/readyz",))
         self.milestones = milestones.Milestones(self.health)
         for hook, _ in HOOKS:
@@ -321,10 +302,6 @@ class APIServer:
 
         spec = self.custom_resources.definition_of(r)
         return None if spec is None else openapi_schemas(spec, r, v2=v2)
-
-    def _store_fault(self) -> str | None:
-        fault = getattr(self.services.store, "fault", None)
-        return str(fault) if fault else None
 
     def _address(self) -> str:
         return f"{self.config.advertise_address or '127.0.0.1'}:{self.port}"
@@ -437,8 +414,7 @@ class APIServer:
                 await self.services.encryption.close()
             if self.services.tracing is not None:
                 await self.services.tracing.close()
-        if self._own_store is not None:
-            await self._own_store.close()
+        await self.stores.close()
 
 
 def _profiles(request: Request) -> Awaitable[Response | None]:
@@ -461,9 +437,3 @@ def _served(runtime_config: dict[str, str]) -> list[Resource]:
         return bundle.enabled_by_default(r.version) if said is None else said.lower() in ("true", "", "1")
 
     return [r for r in bundle.resources(disabled=True) if wanted(r)]
-
-
-def _state_file(data_dir: str) -> Path:
-    directory = Path(data_dir)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory / "state.db"

@@ -292,7 +292,7 @@ def install(services: Services) -> None:
     """Before any cacher is opened. Raises ValueError, tracing.NotInstalled."""
     configuration = load(services.config.tracing_config_file)
     made = services.tracing = Tracing(tracing.provider(configuration, "apiserver", services.instance))
-    open_cacher, store = services.open_cacher, services.store
+    open_cacher = services.open_cacher
 
     async def opened(registry: Registry) -> Any:
         cacher = await open_cacher(registry)
@@ -308,6 +308,7 @@ def install(services: Services) -> None:
         return traced
 
     services.open_cacher = opened  # type: ignore[method-assign]
-    for name in ("txn", "swap"):
-        if hasattr(store, name):
-            setattr(store, name, transacted(getattr(store, name)))
+    for store in {services.store, *services.store_of.values()}:
+        for name in ("txn", "swap"):
+            if hasattr(store, name):
+                setattr(store, name, transacted(getattr(store, name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 _HTTP2 = "HTTP/1.1 is what this server speaks"
 _GO = "a matter of the Go runtime"
 _WATCH_CACHE = "every resource is in the watch cache, which grows and shrinks by itself"
-_ETCD = "the store watches its own state; nothing is polled"
+_ETCD = "counts and sizes are taken when the metrics are asked for; nothing is polled"
 _LOGGING = "lines are written at once, all to one stream"
 _METRICS = "all metrics are shown under their names and with their labels"
 _PEERS = "requests are not sent on to other API servers"
@@ -31,10 +31,8 @@ ACCEPTED: dict[str, tuple[bool, str]] = {
     "runtime-config-emulation-forward-compatible": (True, _EMULATION),
     # the store
     "storage-backend": (False, "the store is told apart by --etcd-servers"),
-    "etcd-servers-overrides": (False, "all resources are in one store"),
     "etcd-count-metric-poll-period": (False, _ETCD),
     "etcd-db-metric-poll-interval": (False, _ETCD),
-    "etcd-readycheck-timeout": (False, "one check serves both: --etcd-healthcheck-timeout"),
     "lease-reuse-duration-seconds": (False, "what expires together shares a lease by itself"),
     "watch-cache": (True, _WATCH_CACHE),
     "watch-cache-sizes": (False, _WATCH_CACHE),

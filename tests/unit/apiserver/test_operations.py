@@ -224,7 +224,7 @@ async def test_who_comes_late_is_sent_elsewhere(served: Served) -> None:
 
 
 async def test_a_full_store_says_so_and_can_be_emptied(served: Served) -> None:
-    path, store = "/api/v1/namespaces/default/configmaps", served.server._own_store or served.server.config.store
+    path, store = "/api/v1/namespaces/default/configmaps", served.server.services.store
     assert (await served.raw("POST", path, b'{"metadata":{"name":"kept"}}')).status == 201
     await store.arm()
     refused = await served.raw("POST", path, b'{"metadata":{"name":"new"}}')

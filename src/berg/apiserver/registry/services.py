@@ -39,6 +39,8 @@ class Services:
         self.config = config
         self.clock: Clock = config.clock
         self.store = store
+        self.store_of: dict[tuple[str, str], Any] = {}
+        """(group, plural) → where a resource is that is not in `store`, set by the server"""
         self.admission: Any = None
         """the AdmissionChain, set by the server"""
         self.authorizer: Authorizer | None = None
@@ -87,7 +89,7 @@ class Services:
 
         storage = registry.storage
         cacher = open_cacher(
-            self.store,
+            self.store_of.get((storage.group, storage.plural), self.store),
             registry.prefix,
             namespaced=storage.namespaced,
             api_version=storage.api_version,

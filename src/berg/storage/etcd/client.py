@@ -58,6 +58,9 @@ class EtcdStore:
         self._compaction_interval_s = compaction_interval_s
         self._probe_timeout_s = probe_timeout_s
         self._probing: asyncio.Task[None] | None = None
+        self._took_s = 0.0
+        """by the last probe"""
+        self._probe_began = self._probe_ended = 0.0
         self.closed = False
         self._revision = 0
         self._compact_revision = 0
@@ -101,13 +104,27 @@ class EtcdStore:
     def fault(self) -> str | None:
         """Why the cluster cannot be used, as of the last call. When there was none for a second, asking this makes
         one: who asks for a server's health again and again is told soon, and nobody waits."""
+        return self.fault_within(self._probe_timeout_s)
+
+    def fault_within(self, timeout_s: float) -> str | None:
+        """As `fault`, where a call that was made for it may take no longer than this (and than `probe_timeout_s`)."""
         now = asyncio.get_running_loop().time()
-        idle = now - self.cluster.answered_at > PROBE_AFTER_S
-        if not self.closed and idle and (self._probing is None or self._probing.done()):
+        answered_at = self.cluster.answered_at
+        probing = self._probing is not None and not self._probing.done()
+        if not probing and not self.closed and now - answered_at > PROBE_AFTER_S:
+            self._probe_began, probing = now, True
             self._probing = asyncio.create_task(self._probe())
+        took_s = 0.0
+        if answered_at <= self._probe_ended:  # no other call was answered since
+            took_s = self._took_s
+        if probing and answered_at < self._probe_began:
+            took_s = max(took_s, now - self._probe_began)
+        if self.cluster.fault is None and took_s > timeout_s:
+            return "context deadline exceeded"
         return self.cluster.fault
 
     async def _probe(self) -> None:
+        time = asyncio.get_running_loop().time
         request = convert.range_to(RangeRequest(b"health"))
         try:
             await self.cluster.call(
@@ -115,6 +132,9 @@ class EtcdStore:
             )
         except StoreError:
             pass  # the cluster has noted it
+        finally:
+            self._probe_ended = time()
+            self._took_s = self._probe_ended - self._probe_began
 
     async def _call(self, method: str, request: Any, answer: type[Any], *, safe: bool = False, **kw: Any) -> Any:
         try:
