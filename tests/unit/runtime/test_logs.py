@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from berg.runtime.own.logs import MAX_PIECE, LogFile, LogPump, format_chunk
+from berg.runtime.own.inflight import InFlight
+from berg.runtime.own.logs import CHUNK, MAX_PIECE, LogFile, LogPump, format_chunk, now_text
 
 
 def records(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -97,3 +98,28 @@ async def test_a_pump_feeds_the_log_and_who_is_attached_and_waits_for_the_slow(t
         b"two",
         b"three",
     ]
+
+
+@pytest.mark.parametrize("written", [0, 20, 10_000])
+async def test_what_was_read_when_berg_was_killed_is_in_the_log_once(tmp_path: Path, written: int) -> None:
+    log = LogFile(str(tmp_path / "log"))
+    log.open()
+    log.write(b"before\n", b"stdout")
+    path = str(tmp_path / "stdout.read")
+    InFlight(path, CHUNK).hold(b"one\ntwo\n", log.size_bytes)
+    log.close()
+    whole = (tmp_path / "log").read_bytes() + format_chunk(b"one\ntwo\n", b"stdout", now_text())[:written]
+    (tmp_path / "log").write_bytes(whole)  # none, some or all of it was written
+    log = LogFile(str(tmp_path / "log"))
+    log.open()
+    reader, writer = os.pipe()
+    pump = LogPump(reader, "stdout", log, InFlight(path, CHUNK))
+    pump.start()
+    os.write(writer, b"three\n")
+    os.close(writer)
+    pump.drain()
+    pump.close()
+    log.close()
+    content = [line.split(b" ", 3)[3] for line in (tmp_path / "log").read_bytes().splitlines()]
+    assert content == [b"before", b"one", b"two", b"three"]
+    assert InFlight(path, CHUNK).left() is None

@@ -427,7 +427,7 @@ class Containers:
         end_monitors(container.state, streams)
         for kind in ("pid", "exit"):
             _unlink(self._files.path(container.id, kind))
-        for name in ("ack", "stdin", "stdout", "stderr", "hangup"):
+        for name in ("ack", "stdin", "stdout", "stderr", "hangup", "stdout.read", "stderr.read"):
             _unlink(streams.path(name))
         try:
             os.rmdir(streams.directory)

@@ -15,7 +15,10 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-CHUNK = 65536
+from berg.runtime.own.inflight import InFlight
+
+CHUNK = 16384
+"""what is read in one go: each stream of each container has that much shared memory"""
 MAX_PIECE = 16384
 """Longer lines are cut into pieces, as upstream's runtimes do; readers may rely on it."""
 
@@ -57,12 +60,14 @@ class LogFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.size_bytes = 0
         self._fd = -1
 
     def open(self) -> None:
         if self.path:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            self.size_bytes = os.fstat(self._fd).st_size
 
     def reopen(self) -> None:
         old, self._fd = self._fd, -1
@@ -78,9 +83,17 @@ class LogFile:
         record = format_chunk(data, stream, now_text())
         try:
             while record:
-                record = record[os.write(self._fd, record) :]
+                written = os.write(self._fd, record)
+                self.size_bytes += written
+                record = record[written:]
         except OSError:
             pass  # a full disk must not stop the container: upstream's runtimes drop these lines too
+
+    def cut(self, size_bytes: int) -> None:
+        """Drops what lies behind."""
+        if self._fd >= 0 and size_bytes < self.size_bytes:
+            os.ftruncate(self._fd, size_bytes)
+            self.size_bytes = size_bytes
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -93,19 +106,26 @@ Sink = Callable[[bytes], "asyncio.Future[None] | None"]
 
 
 class LogPump:
-    """One stream of one container, from `fd` (which it owns) to `log` and `sinks`."""
+    """One stream of one container, from `fd` (which it owns) to `log` and `sinks`, over `flight` (likewise), where
+    the next Berg finds what this one had no time to write."""
 
-    def __init__(self, fd: int, stream: str, log: LogFile) -> None:
+    def __init__(self, fd: int, stream: str, log: LogFile, flight: InFlight | None = None) -> None:
         self.stream = stream
         self.sinks: set[Sink] = set()
         self._fd = fd
         self._log = log
+        self._flight = flight
         self._name = stream.encode()
         self._reading = False
         self._waiting: set[asyncio.Future[None]] = set()
         os.set_blocking(fd, False)
 
     def start(self) -> None:
+        left = self._flight.left() if self._flight is not None else None
+        if left is not None:
+            data, log_bytes = left
+            self._log.cut(log_bytes)
+            self._write(data)
         self._resume()
 
     def drain(self) -> None:
@@ -119,6 +139,9 @@ class LogPump:
         self._pause()
         os.close(self._fd)
         self._fd = -1
+        if self._flight is not None:
+            self._flight.close()
+            self._flight = None
 
     def _resume(self) -> None:
         if not self._reading and self._fd >= 0 and not self._waiting:
@@ -140,7 +163,7 @@ class LogPump:
         if not data:
             self._pause()
             return False
-        self._log.write(data, self._name)
+        self._write(data)
         for sink in tuple(self.sinks):
             busy = sink(data)
             if busy is not None and not busy.done():
@@ -149,6 +172,13 @@ class LogPump:
         if self._waiting:
             self._pause()
         return True
+
+    def _write(self, data: bytes) -> None:
+        if self._flight is not None:
+            self._flight.hold(data, self._log.size_bytes)
+        self._log.write(data, self._name)
+        if self._flight is not None:
+            self._flight.landed()
 
     def _accepted(self, done: asyncio.Future[None]) -> None:
         self._waiting.discard(done)

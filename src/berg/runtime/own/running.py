@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from berg.runtime.own import syscalls as sc
-from berg.runtime.own.logs import LogFile, LogPump
+from berg.runtime.own.inflight import InFlight
+from berg.runtime.own.logs import CHUNK, LogFile, LogPump
 from berg.runtime.own.monitor import PTY_FD, Streams
 from berg.runtime.own.processes import is_alive
 from berg.runtime.own.state import ContainerState
@@ -48,7 +49,7 @@ class Running:
             except OSError as error:
                 log.warning("%s of a container is lost: %s", name, error)
                 continue
-            running.pumps[name] = pump = LogPump(fd, name, running.log)
+            running.pumps[name] = pump = LogPump(fd, name, running.log, _flight(streams.path(f"{name}.read")))
             pump.start()
         return running
 
@@ -91,6 +92,14 @@ class Running:
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self.pty = -1
+
+
+def _flight(path: str) -> InFlight | None:
+    try:
+        return InFlight(path, CHUNK)
+    except OSError as error:
+        log.warning("what is being read would be lost if Berg were killed: %s", error)
+        return None
 
 
 def _pty_of(monitor_pid: int) -> int:
