@@ -121,12 +121,13 @@ class Caller:
             problems.append(f"{method} {template} ({r.name}): {wrong}")
 
     async def until(self, template: str, r: Resource | None, condition: Callable[[Obj], bool]) -> None:
-        for _ in range(300):
+        text = b""
+        for _ in range(600):
             _, text = await self.send("GET", template, name=r.called if r else NAME)
             if condition(orjson.loads(text)):
                 return
             await asyncio.sleep(0.1)
-        raise TimeoutError(template)
+        raise TimeoutError(f"{template}: {text.decode()}")
 
     async def gone(self, template: str, r: Resource) -> None:
         await self.until(template, r, lambda o: o.get("reason") == "NotFound")
