@@ -54,7 +54,7 @@ def begin(request: Request, user: User | None, verdict: Verdict, identity: str, 
         "stage": "",
         "requestURI": request.path + (f"?{request.raw_query}" if request.raw_query else ""),
         "verb": info.verb,
-        "user": shown(user) if user is not None else {},
+        "user": user.info() if user is not None else {},
         "sourceIPs": source_ips(request),
         "requestReceivedTimestamp": rfc3339_micro(now),
     }
@@ -92,17 +92,6 @@ def _is_ip(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def shown(user: User) -> Obj:
-    found: Obj = {"username": user.name}
-    if user.uid:
-        found["uid"] = user.uid
-    if user.groups:
-        found["groups"] = list(user.groups)
-    if user.extra:
-        found["extra"] = {k: list(v) for k, v in user.extra.items()}
-    return found
 
 
 def with_request(event: Obj, request: Request, verdict: Verdict) -> None:

@@ -131,7 +131,7 @@ class Recorder:
     def _complete(self, event: Obj, request: Request, verdict: Verdict) -> None:
         """What is known only after the request has come through the chain."""
         if request.attributes.get("impersonator") is not None and request.user is not None:
-            event["impersonatedUser"] = events.shown(request.user)
+            event["impersonatedUser"] = request.user.info()
             constraint = request.attributes.get("impersonation_constraint")
             if constraint:
                 event["authenticationMetadata"] = {"impersonationConstraint": constraint}

@@ -129,7 +129,7 @@ class Reviews:
 
     async def _self_subject(self, request: Request, obj: Obj) -> None:
         obj["metadata"]["creationTimestamp"] = rfc3339(self._services.clock.now())
-        obj["status"] = {"userInfo": _user_info(_user(request))}
+        obj["status"] = {"userInfo": _user(request).info()}
 
     async def _token(self, request: Request, obj: Obj) -> None:
         spec = obj.get("spec") or {}
@@ -148,7 +148,7 @@ class Reviews:
             user, audiences = found
             groups = user.groups if AUTHENTICATED in user.groups else (*user.groups, AUTHENTICATED)
             answer["authenticated"] = True
-            answer["user"] = _user_info(User(user.name, user.uid, groups, user.extra))
+            answer["user"] = User(user.name, user.uid, groups, user.extra).info()
             tokens = self._services.tokens
             answer["audiences"] = audiences or (list(tokens.audiences) if tokens is not None else [])
         obj["status"] = answer
@@ -157,17 +157,6 @@ class Reviews:
 def _user(request: Request) -> User:
     assert request.user is not None
     return request.user
-
-
-def _user_info(user: User) -> Obj:
-    info: Obj = {"username": user.name}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.groups:
-        info["groups"] = list(user.groups)
-    if user.extra:
-        info["extra"] = {k: list(v) for k, v in user.extra.items()}
-    return info
 
 
 def _subject(spec: Obj) -> User:

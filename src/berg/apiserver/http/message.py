@@ -20,6 +20,17 @@ class User:
     notes: tuple[tuple[str, str], ...] = ()
     """what the audit log is told about the credential"""
 
+    def info(self) -> dict[str, Any]:
+        """As authentication.k8s.io/v1 UserInfo."""
+        found: dict[str, Any] = {"username": self.name}
+        if self.uid:
+            found["uid"] = self.uid
+        if self.groups:
+            found["groups"] = list(self.groups)
+        if self.extra:
+            found["extra"] = {k: list(v) for k, v in self.extra.items()}
+        return found
+
 
 class Stream(Protocol):
     """The raw connection of a request that was upgraded (SPDY, WebSocket): bytes both ways."""
