@@ -63,11 +63,11 @@ def test_sync(cluster: Cluster, namespace: str) -> None:
         )
     )
     client.wait(Deployment, "d", for_conditions=["Available"])
+    (name,) = [p.metadata.name for p in client.list(Pod, labels=labels)]
     scale = client.get(Deployment.Scale, "d")
     scale.spec = ScaleSpec(replicas=2)
     client.replace(scale, "d")
     assert client.get(Deployment, "d").spec.replicas == 2
-    (name,) = [p.metadata.name for p in client.list(Pod, labels=labels)][:1]
     lines = []
     following = client.log(name, follow=True)
     for line in following:

@@ -92,16 +92,18 @@ def _dynamic(kubeconfig: str) -> None:
 
 
 def _custom(kubeconfig: str) -> None:
-    from kubernetes import client, config
+    from kubernetes import client, config, watch
 
     config.load_kube_config(kubeconfig)
     client.ApiextensionsV1Api().create_custom_resource_definition(CRD)
     custom = client.CustomObjectsApi()
     widget = {"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": {"z": [1, {"y": 2}]}}
-    for attempt in range(20):  # established a moment after it is created
-        try:
-            custom.create_cluster_custom_object("x.io", "v1", "widgets", widget)
+    by_name = "metadata.name=widgets.x.io"
+    for event in watch.Watch().stream(
+        client.ApiextensionsV1Api().list_custom_resource_definition, field_selector=by_name, timeout_seconds=30
+    ):
+        conditions = event["object"].status.conditions or []
+        if any((c.type, c.status) == ("Established", "True") for c in conditions):
             break
-        except client.ApiException as e:
-            assert e.status == 404 and attempt < 19
+    custom.create_cluster_custom_object("x.io", "v1", "widgets", widget)
     assert custom.list_cluster_custom_object("x.io", "v1", "widgets")["items"][0]["spec"] == {"z": [1, {"y": 2}]}
