@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from berg.apiserver.histogram import Histogram
 from berg.apiserver.metrics import Gauge
+from berg.machinery import features
 
 if TYPE_CHECKING:
     from berg.apiserver.server import APIServer
@@ -39,7 +40,12 @@ def gauges(server: APIServer) -> dict[str, tuple[str, str, Gauge]]:
         for remote in server.aggregator.remotes.values():
             yield f'{{name="{remote.name}"}}', int(not remote.available)
 
+    def gates() -> Iterator[tuple[str, float]]:
+        for (name, stage), on in services.features.samples():
+            yield f'{{name="{name}",stage="{stage}"}}', int(on)
+
     return {
+        features.METRIC: ("gauge", features.HELP, gates),
         "apiserver_storage_objects": (
             "gauge",
             "[STABLE] Objects stored, by resource.",

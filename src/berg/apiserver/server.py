@@ -211,7 +211,7 @@ class APIServer:
             resources=self.resources,
             paths=self.paths.handle,
         )
-        self.chain.constrained_impersonation = config.feature_gates.get("ConstrainedImpersonation", True)
+        self.chain.constrained_impersonation = services.features.enabled("ConstrainedImpersonation")
         self.metrics = self.chain.metrics = Metrics()
         self.metrics.gauges.update(self.chain.attempts.gauges() | self.methods.gauges() | self.authorizers.gauges())
         if self._encryption_reloads is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from berg.apiserver.config import Config
-from berg.cli import logsetup
+from berg.cli import feature_gates, logsetup
 from berg.cli.apiserver_flags import ACCEPTED
 from berg.machinery import collector
 
@@ -51,7 +51,9 @@ def _options() -> list[click.Parameter]:
         if field.name in _HIDDEN:
             continue
         flag, kind = f"--{flag_of(field.name)}", _kind(field)
-        if kind in ("list", "dict"):
+        if field.name == "feature_gates":
+            found.append(feature_gates.option())
+        elif kind in ("list", "dict"):
             found.append(click.Option([flag, field.name], multiple=True))
         elif kind == "bool":  # upstream takes `--flag` and `--flag=false`
             found.append(
@@ -89,14 +91,13 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 def _value(field: dataclasses.Field[Any], given: Any) -> Any:
     kind = _kind(field)
+    if field.name == "feature_gates":
+        return given
     if kind == "list":
         return list(given) if field.name in _WHOLE else [p.strip() for one in given for p in one.split(",") if p]
     if kind == "dict":
         parts = given if field.name == "oidc_required_claim" else [p for one in given for p in one.split(",") if p]
-        pairs = {k.strip(): v.strip() for k, _, v in (part.partition("=") for part in parts)}
-        if field.name != "feature_gates":
-            return pairs
-        return {k.rpartition(":")[2]: v.lower() == "true" for k, v in pairs.items()}
+        return {k.strip(): v.strip() for k, _, v in (part.partition("=") for part in parts)}
     if field.name.endswith("_s") and field.name not in _SECONDS:
         length = seconds(given)
         return int(length) if kind == "int" else length
@@ -112,7 +113,7 @@ def configuration(given: dict[str, Any]) -> Config:
         if given.pop(_accepted(flag), ()):
             log.warning("--%s: %s", flag, why)
     fields = {f.name: f for f in dataclasses.fields(Config)}
-    return Config(**{name: _value(fields[name], v) for name, v in given.items() if v not in (None, ())})
+    return Config(**{name: _value(fields[name], v) for name, v in given.items() if v not in (None, (), {})})
 
 
 def run(**given: Any) -> None:

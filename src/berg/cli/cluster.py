@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from berg.cli.feature_gates import feature_gates as feature_gates_option
 from berg.lifecycle.layout import Layout
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Steps:
     show_default=True,
     help="Where containerd listens, for --runtime containerd.",
 )
+@feature_gates_option
+@click.option("--runtime-config", multiple=True, help="API versions to serve or not: GROUP/VERSION=true|false.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Put the context there, not into your own.")
 def up(
     name: str,
@@ -86,6 +89,8 @@ def up(
     foreground: bool,
     wait: float,
     containerd_socket: str,
+    feature_gates: dict[str, bool],
+    runtime_config: tuple[str, ...],
     kubeconfig: Path | None,
 ) -> None:
     """Start a cluster, or one that was stopped, and wait until it is ready.
@@ -99,7 +104,19 @@ def up(
     from berg.lifecycle import up as life
 
     layout = Layout.of(name, data_dir)
-    options = life.Options(name, nodes, runtime, data_dir, api_port, wait, sim_nodes, containerd_socket)
+    pairs = (p.partition("=") for given in runtime_config for p in given.split(",") if p)
+    options = life.Options(
+        name,
+        nodes,
+        runtime,
+        data_dir,
+        api_port,
+        wait,
+        sim_nodes,
+        containerd_socket,
+        feature_gates,
+        {k.strip(): v.strip() for k, _, v in pairs},
+    )
     steps = Steps()
     began = time.monotonic()
     try:

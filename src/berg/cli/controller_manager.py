@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
+from berg.cli import feature_gates
 from berg.controllers.config import Config
 from berg.controllers.manager import CONTROLLERS, DISABLED_BY_DEFAULT, UnknownController, chosen
 
-HIDDEN = {"root_ca_data", "concurrent_syncs", "leader_elect", "secure_port"}
+HIDDEN = {"root_ca_data", "concurrent_syncs", "leader_elect", "secure_port", "feature_gates"}
 NAMES = {
     "legacy_service_account_token_clean_up_period_s": "legacy-service-account-token-clean-up-period",
     "resource_quota_sync_period_s": "resource-quota-sync-period",
@@ -49,7 +50,6 @@ NO_EFFECT = (
     "endpoint-updates-batch-period",
     "endpointslice-updates-batch-period",
     "external-cloud-volume-plugin",
-    "feature-gates",
     "flex-volume-plugin-dir",
     "kube-api-content-type",
     "log-flush-frequency",
@@ -103,6 +103,7 @@ def _options() -> list[click.Parameter]:
         click.Option(["--kube-api-qps"], type=float, default=0.0, help="Requests a second; 0: no limit."),
         click.Option(["--kube-api-burst"], type=int, default=0, help="How many may go beyond that at once."),
         click.Option(["-v", "--v", "verbosity"], type=int, default=0, help="Log more."),
+        feature_gates.option(),
     ]
     for field in dataclasses.fields(Config):
         if field.name in HIDDEN:

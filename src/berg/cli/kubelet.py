@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from berg.cli.feature_gates import feature_gates as gates_option
+
 if TYPE_CHECKING:
     from berg.client.rest import Client
     from berg.kubelet.config import KubeletConfig
@@ -75,6 +77,7 @@ def _options(command: Any) -> Any:
     help="The runtime's socket; `berg` for Berg's own runtime in process.",
 )
 @click.option("--cluster-dns", default=None, help="DNS servers of the cluster, with commas.")
+@gates_option
 @click.option("--register-with-taints", default=None, help="Taints to register with: key=value:effect, with commas.")
 @_options
 def command(
@@ -83,6 +86,7 @@ def command(
     container_runtime_endpoint: str,
     cluster_dns: str | None,
     register_with_taints: str | None,
+    feature_gates: dict[str, bool],
     **flags: Any,
 ) -> None:
     """Run the kubelet alone.
@@ -95,6 +99,7 @@ def command(
     from berg.client.rest import Client
     from berg.kubelet.config import KubeletConfig, load
     from berg.kubelet.kubelet import Kubelet
+    from berg.machinery.features import FeatureGates
 
     config = KubeletConfig()
     endpoint = container_runtime_endpoint
@@ -103,6 +108,8 @@ def command(
             load(config_file, config)
             endpoint = config.other.get("containerRuntimeEndpoint") or endpoint
         _apply(config, flags, cluster_dns, register_with_taints)
+        config.feature_gates = {**config.feature_gates, **feature_gates}
+        FeatureGates(config.feature_gates)
     except (OSError, ValueError) as e:
         raise click.ClickException(str(e)) from e
 

@@ -60,6 +60,7 @@ def components(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> list[Any]:
             cluster_cidrs=(spec.pod_cidr,),
             healthz_port=port_if_free(10256),
             metrics_port=port_if_free(10249),
+            feature_gates=spec.feature_gates,
         ),
     )
     dns = DNSServer(
@@ -124,4 +125,5 @@ def kubelet_config(layout: Layout, spec: ClusterSpec, node: NodeSpec) -> Kubelet
         cluster_domain="cluster.local",
         cgroup_root=cgroup_root(spec, node),
         fail_swap_on=False,
+        feature_gates=spec.feature_gates,
     )

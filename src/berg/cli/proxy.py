@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from berg.cli.feature_gates import feature_gates as gates_option
+
 
 @click.command(name="proxy")
 @click.option("--kubeconfig", required=True, help="How to reach the API server.")
@@ -13,6 +15,7 @@ import click
 @click.option("--bind-address", default="0.0.0.0", show_default=True, help="Where health is served.")
 @click.option("--healthz-port", default=10256, show_default=True, help="0 for none.")
 @click.option("--metrics-port", default=10249, show_default=True, help="0 for none.")
+@gates_option
 @click.option("--cleanup", is_flag=True, help="Take the rules away and end.")
 def command(
     kubeconfig: str,
@@ -22,6 +25,7 @@ def command(
     bind_address: str,
     healthz_port: int,
     metrics_port: int,
+    feature_gates: dict[str, bool],
     cleanup: bool,
 ) -> None:
     """Run the service proxy alone.
@@ -45,5 +49,6 @@ def command(
         metrics_port=metrics_port,
         bind_address=bind_address,
         ipv6=":" in cluster_cidr,
+        feature_gates=feature_gates,
     )
     run(lambda: [proxy.Proxy(Client.from_kubeconfig(kubeconfig), config)])

@@ -64,6 +64,8 @@ def apiserver(layout: Layout, spec: ClusterSpec) -> list[Component]:
         kubelet_preferred_address_types=["InternalIP", "Hostname"],
         service_cluster_ip_range=[spec.service_cidr],
         component_ports={"scheduler": spec.scheduler_port, "controller-manager": spec.controllers_port},
+        feature_gates=spec.feature_gates,
+        runtime_config=spec.runtime_config,
     )
     return [APIServer(config)]
 
@@ -74,6 +76,7 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
     from berg.controllers.config import Config as ManagerConfig
     from berg.controllers.manager import ControllerManager
     from berg.lifecycle.addons import Addons
+    from berg.scheduler.config import SchedulerConfig
     from berg.scheduler.metrics import Metrics
     from berg.scheduler.scheduler import Scheduler
 
@@ -91,9 +94,12 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         secure_port=port_if_free(spec.controllers_port),
         tls_cert_file=str(layout.pki / "controller-manager-serving.crt"),
         tls_private_key_file=str(layout.pki / "controller-manager-serving.key"),
+        feature_gates=spec.feature_gates,
     )
-    scheduler = Scheduler(Client.from_kubeconfig(str(layout.kubeconfig("scheduler"))))
-    scheduler.metrics = Metrics(scheduler.queue.counts)
+    scheduler = Scheduler(
+        Client.from_kubeconfig(str(layout.kubeconfig("scheduler"))), SchedulerConfig(feature_gates=spec.feature_gates)
+    )
+    scheduler.metrics = Metrics(scheduler.queue.counts, spec.feature_gates)
     scheduler_port = Serving(
         scheduler.client,
         "kube-scheduler",

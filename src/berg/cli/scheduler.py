@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from berg.cli.feature_gates import feature_gates
+
 
 @click.command(name="scheduler")
 @click.option("--config", "config_file", help="A KubeSchedulerConfiguration (v1) file.")
@@ -22,6 +24,7 @@ import click
 @click.option("--tls-private-key-file", default="", help="The certificate's key.")
 @click.option("--kube-api-qps", type=float, help="Requests per second to the API server; 0: no limit.")
 @click.option("--kube-api-burst", type=int, help="How many may go beyond that at once.")
+@feature_gates
 def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> None:
     """Run the scheduler alone.
 
@@ -47,6 +50,7 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
         raise click.ClickException(str(e)) from e
     if flags["leader_elect"] is not None:
         election.enabled = flags["leader_elect"]
+    config.feature_gates = flags["feature_gates"]
     election.name = flags["leader_elect_resource_name"] or election.name
     election.namespace = flags["leader_elect_resource_namespace"] or election.namespace
     path = kubeconfig or config.kubeconfig
@@ -69,10 +73,10 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
         scheduler: ElectedScheduler | Scheduler
         if election.enabled:
             scheduler = ElectedScheduler(client, config, on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
-            metrics = scheduler.metrics = Metrics(scheduler.pending)
+            metrics = scheduler.metrics = Metrics(scheduler.pending, config.feature_gates)
         else:
             scheduler = Scheduler(client, config)
-            metrics = scheduler.metrics = Metrics(scheduler.queue.counts)
+            metrics = scheduler.metrics = Metrics(scheduler.queue.counts, config.feature_gates)
         if not flags["secure_port"]:
             return [_Connection(client), scheduler]
         serving = Serving(

@@ -63,6 +63,8 @@ class Config:
     horizontal_pod_autoscaler_cpu_initialization_period_s: float = 300
     horizontal_pod_autoscaler_initial_readiness_delay_s: float = 30
 
+    feature_gates: dict[str, bool] = field(default_factory=dict)
+
     concurrent_syncs: dict[str, int] = field(default_factory=dict)
     """workers by the controller's name, where it is not the controller's own number"""
 

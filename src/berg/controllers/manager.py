@@ -24,7 +24,9 @@ from berg.client.serving import Serving
 from berg.client.workqueue import WorkQueue
 from berg.controllers.config import Config
 from berg.controllers.context import Context
+from berg.machinery import features
 from berg.machinery.clock import Clock, RealClock
+from berg.machinery.features import FeatureGates
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +141,7 @@ class ControllerManager:
         self._classes = {name: _class(name) for name in self.names}
         self.controllers: dict[str, Controller] = {}
         self.metrics = Registry()
+        self.features = FeatureGates(self.config.feature_gates)
         self._describe()
         self._serving: Serving | None = None
         self._on_lost = on_lost
@@ -197,6 +200,7 @@ class ControllerManager:
             return samples
 
         label = ("name",)
+        self.metrics.gauge(features.METRIC, features.HELP, ("name", "stage"), self.features.samples)
         self.metrics.gauge("workqueue_depth", "Keys that wait for a worker", label, queues(len))
         self.metrics.total("workqueue_adds_total", "Keys put into the queue", label, queues(lambda q: q.adds))
         self.metrics.total("workqueue_retries_total", "Keys put back", label, queues(lambda q: q.retried))

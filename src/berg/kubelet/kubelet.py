@@ -48,6 +48,7 @@ from berg.kubelet.volumes.tokens import TokenManager
 from berg.kubelet.volumes.trust import TrustBundles
 from berg.kubelet.workers import Kill, PodWorkers
 from berg.machinery.clock import Clock, RealClock
+from berg.machinery.features import FeatureGates
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
 from berg.runtime.cri import CRI, CRIError
@@ -75,6 +76,7 @@ class Kubelet:
             runtime = cast(CRI, TracedCRI(runtime, self.tracing.tracer))
         self.cri = runtime
         self.config = config
+        self.features = FeatureGates(config.feature_gates)
         self.clock: Clock = clock or RealClock()
         self.pods = PodSet()
         self.machine = machine.machine()

@@ -41,6 +41,10 @@ class ClusterSpec:
     controllers_port: int = 10257
     scheduler_port: int = 10259
     """where their health and metrics are: the well-known ports, or the next free ones"""
+    feature_gates: dict[str, bool] = field(default_factory=dict)
+    """of every component"""
+    runtime_config: dict[str, str] = field(default_factory=dict)
+    """API versions that are served although they are not by default, or the other way"""
     layout: int = LAYOUT
     kubernetes: str = KUBERNETES
 

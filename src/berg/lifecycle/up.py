@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +49,8 @@ class Options:
     wait_s: float = 60.0
     sim_nodes: int = 0
     containerd_socket: str = "/run/containerd/containerd.sock"
+    feature_gates: dict[str, bool] = field(default_factory=dict)
+    runtime_config: dict[str, str] = field(default_factory=dict)
 
 
 def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
@@ -69,6 +71,8 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
         if not running:
             spec.api_port = _port(options, spec.api_port)
             spec.sim_nodes = options.sim_nodes or spec.sim_nodes
+            spec.feature_gates.update(options.feature_gates)
+            spec.runtime_config.update(options.runtime_config)
             _component_ports(spec)
             for node in spec.nodes:
                 if not node.netns:  # another cluster may have taken the port meanwhile
@@ -98,6 +102,8 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
         runtime=runtime,
         sim_nodes=options.sim_nodes if runtime != "sim" else max(1, options.sim_nodes, options.nodes),
         containerd_socket=options.containerd_socket,
+        feature_gates=dict(options.feature_gates),
+        runtime_config=dict(options.runtime_config),
     )
     _component_ports(spec)
     if runtime != "sim":

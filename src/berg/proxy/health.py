@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 log = logging.getLogger(__name__)
 
 
 class HealthServer:
-    def __init__(self, address: str, healthz_port: int, metrics_port: int) -> None:
-        self._address, self._ports = address, (healthz_port, metrics_port)
+    def __init__(self, address: str, healthz_port: int, metrics_port: int, more: Callable[[], str] = str) -> None:
+        """`more` gives further metrics."""
+        self._address, self._ports, self._more = address, (healthz_port, metrics_port), more
         self._servers: list[asyncio.Server] = []
         self._last: datetime | None = None
         self._syncs = 0
@@ -69,7 +71,7 @@ class HealthServer:
                 f"kubeproxy_sync_proxy_rules_last_timestamp_seconds {self._last.timestamp() if self._last else 0}\n"
                 "# TYPE berg_proxy_syncs_total counter\n"
                 f"berg_proxy_syncs_total {self._syncs}\n"
-            )
+            ) + self._more()
             return "200 OK", "text/plain; version=0.0.4", text.encode()
         if path == "/proxyMode":
             return "200 OK", "text/plain", b"nftables"

@@ -13,11 +13,12 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from berg.client.informer import InformerFactory
 from berg.client.rest import Client
 from berg.machinery import meta, nftables
+from berg.machinery.features import FeatureGates
 from berg.machinery.nftables import Nft, NftError
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
@@ -43,6 +44,7 @@ class Config:
     metrics_port: int = 10249
     bind_address: str = "0.0.0.0"
     ipv6: bool = False
+    feature_gates: dict[str, bool] = field(default_factory=dict)
 
 
 class Proxy:
@@ -59,7 +61,8 @@ class Proxy:
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._health = HealthServer(config.bind_address, config.healthz_port, config.metrics_port)
+        features = FeatureGates(config.feature_gates)
+        self._health = HealthServer(config.bind_address, config.healthz_port, config.metrics_port, features.text)
         self._zone = ""
 
     async def start(self) -> None:

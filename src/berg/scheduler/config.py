@@ -59,6 +59,7 @@ class SchedulerConfig:
     client_qps: float = 0
     client_burst: int = 0
     kubeconfig: str = ""
+    feature_gates: dict[str, bool] = field(default_factory=dict)
     registry: Registry = field(default_factory=dict)
 
 

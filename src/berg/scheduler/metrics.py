@@ -5,12 +5,13 @@ Source: pkg/scheduler/metrics/metrics.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from berg.machinery.features import FeatureGates
 from berg.scheduler.queue import QueuedPod
 
 DURATIONS_S = tuple(0.001 * 2**i for i in range(15))
@@ -20,8 +21,9 @@ VICTIMS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    def __init__(self, pending: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, pending: Callable[[], dict[str, int]], gates: Mapping[str, bool] | None = None) -> None:
         """`pending` is asked at each scrape: pods waiting, by queue."""
+        self._features = FeatureGates(gates)
         self.registry = CollectorRegistry()
         self.registry.register(_Pending(pending))
         by_result = ["profile", "result"]
@@ -71,7 +73,7 @@ class Metrics:
         self._victims.observe(victims)
 
     def text(self) -> bytes:
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + self._features.text().encode()
 
 
 class _Pending(Collector):

@@ -99,7 +99,7 @@ def test_values_are_read_as_upstream_reads_them() -> None:
         "--event-ttl=2h",
         "--min-request-timeout=90",
         "--service-node-port-range=20000-20010",
-        "--feature-gates=kube:A=true,B=false",
+        "--feature-gates=kube:StorageVersionAPI=true,kube:WatchList=false",
         "--tls-sni-cert-key=a.crt,a.key:*.x.org,x.org",
         "--audit-webhook-batch-throttle-qps=2.5",
     )
@@ -112,7 +112,7 @@ def test_values_are_read_as_upstream_reads_them() -> None:
     assert config.event_ttl_s == 7200
     assert config.min_request_timeout_s == 90
     assert config.service_node_port_range == (20000, 20010)
-    assert config.feature_gates == {"A": True, "B": False}
+    assert config.feature_gates == {"StorageVersionAPI": True, "WatchList": False}
     assert config.tls_sni_cert_key == ["a.crt,a.key:*.x.org,x.org"]
     assert config.audit_webhook_batch_throttle_qps == 2.5
 

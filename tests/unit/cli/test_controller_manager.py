@@ -40,11 +40,13 @@ def test_flags_are_upstreams(started: Any):
         "--cluster-cidr=10.0.0.0/8",
         "--concurrent-deployment-syncs=7",
         "--secure-port=0",
-        "--feature-gates=X=true",
+        "--feature-gates=StorageVersionAPI=true",
+        "--cloud-provider=external",
     )
     assert result.exit_code == 0, result.output
-    assert "--feature-gates has no effect here" in result.output
+    assert "--cloud-provider has no effect here" in result.output
     assert config is not None
+    assert config.feature_gates == {"StorageVersionAPI": True}
     assert config.controllers == ["*", "-job-controller"]
     assert (config.leader_elect, config.use_service_account_credentials) == (False, True)
     assert (config.node_monitor_grace_period_s, config.cluster_cidr, config.secure_port) == (90, "10.0.0.0/8", 0)

@@ -24,6 +24,7 @@ from berg.apiserver.registry.negotiation import PROTOBUF
 from berg.apiserver.registry.registry import Registry, run_now
 from berg.apiserver.registry.strategy import Context, Strategy, strategy_of
 from berg.machinery.clock import Clock
+from berg.machinery.features import FeatureGates
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import Cacher
@@ -54,7 +55,8 @@ class Services:
         """asks webhooks; closed by the server"""
         self.service_allocation: Any = None
         """cluster IPs and node ports, set by the server"""
-        self.cbor = config.feature_gates.get("CBORServingAndStorage", False)
+        self.features = FeatureGates(config.feature_gates)
+        self.cbor = self.features.enabled("CBORServingAndStorage")
         self.secure_port = config.secure_port if config.secure_port > 0 else 6443
         self.instance = str(uuid.uuid4())
         self.spawn: Callable[[Coroutine[Any, Any, None]], None] = _not_running

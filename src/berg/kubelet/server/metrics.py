@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from berg.kubelet import machine
 from berg.kubelet import pod as p
 from berg.kubelet.node_status import VERSION
+from berg.machinery import features
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRIError
 
@@ -83,6 +84,12 @@ def _own(kubelet: Kubelet, text: Text) -> None:
         "gauge",
         "[ALPHA] The node's name. The count is always 1.",
         [({"node": kubelet.config.node_name}, 1)],
+    )
+    text.add(
+        features.METRIC,
+        "gauge",
+        features.HELP,
+        [({"name": name, "stage": stage}, on) for (name, stage), on in kubelet.features.samples()],
     )
     text.add(
         "kubernetes_build_info",
