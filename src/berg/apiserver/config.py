@@ -155,6 +155,9 @@ class Config:
     logging_format: str = "text"
     """of `berg apiserver`: text or json"""
     enable_aggregator_routing: bool = False
+    coordinated_leadership_lease_duration_s: float = 15.0
+    coordinated_leadership_renew_deadline_s: float = 10.0
+    coordinated_leadership_retry_period_s: float = 2.0
     component_ports: dict[str, int] = field(default_factory=lambda: {"scheduler": 10259, "controller-manager": 10257})
     """where on this machine `componentstatuses` asks"""
     clock: Clock = field(default_factory=RealClock)

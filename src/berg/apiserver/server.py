@@ -47,16 +47,17 @@ log = logging.getLogger(__name__)
 Hook = Callable[[Services], Awaitable[None]]
 
 HOOKS = (
-    ("start-system-namespaces-controller", "namespaces"),
-    ("rbac/bootstrap-roles", "rbac"),
-    ("scheduling/bootstrap-system-priority-classes", "priority_classes"),
-    ("priority-and-fairness-config-producer", "flow_control"),
-    ("bootstrap-controller", "kubernetes_service"),
-    ("start-cluster-authentication-info-controller", "authentication_info"),
-    ("start-kube-apiserver-identity-lease-controller", "identity_lease"),
-    ("start-legacy-token-tracking-controller", "legacy_token_tracking"),
+    ("start-system-namespaces-controller", "namespaces", ""),
+    ("rbac/bootstrap-roles", "rbac", ""),
+    ("scheduling/bootstrap-system-priority-classes", "priority_classes", ""),
+    ("priority-and-fairness-config-producer", "flow_control", ""),
+    ("bootstrap-controller", "kubernetes_service", ""),
+    ("start-cluster-authentication-info-controller", "authentication_info", ""),
+    ("start-kube-apiserver-identity-lease-controller", "identity_lease", "APIServerIdentity"),
+    ("start-kube-apiserver-coordinated-leader-election-controller", "leader_election", "CoordinatedLeaderElection"),
+    ("start-legacy-token-tracking-controller", "legacy_token_tracking", ""),
 )
-"""post-start hooks: upstream's name, module in `hooks/`"""
+"""post-start hooks: upstream's name, module in `hooks/`, the feature gate it waits for"""
 
 
 class APIServer:
@@ -73,7 +74,7 @@ class APIServer:
         self._http: HTTPServer | None = None
         self.stores = Stores(config)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._hooks_left = {name for name, _ in HOOKS}
+        self._hooks_left: dict[str, str] = {}
         self._listed: asyncio.Event | None = None
         self._stopping = False
         self._encryption_reloads: Reloads | None = None
@@ -263,7 +264,9 @@ class APIServer:
         self.stores.checked(self.health)
         self.health.add("shutdown", lambda: "shutting down" if self._stopping else None, paths=("/readyz",))
         self.milestones = milestones.Milestones(self.health)
-        for hook, _ in HOOKS:
+        on = services.features.enabled
+        self._hooks_left = {name: module for name, module, gate in HOOKS if not gate or on(gate)}
+        for hook in self._hooks_left:
             self.health.add(f"poststarthook/{hook}", partial(self._hook_fault, hook))
 
     def _hook_fault(self, name: str) -> str | None:
@@ -359,10 +362,10 @@ class APIServer:
         await authentication_info.run(self.services)
 
     async def _run_hooks(self) -> None:
-        for name, module in HOOKS:
+        for name, module in list(self._hooks_left.items()):
             run: Hook = import_module(f"berg.apiserver.hooks.{module}").run
             await run(self.services)
-            self._hooks_left.discard(name)
+            del self._hooks_left[name]
         listed = asyncio.Event()
         self.spawn(self._list_api_services(listed))
         await listed.wait()

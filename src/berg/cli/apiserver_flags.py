@@ -9,7 +9,6 @@ _ETCD = "counts and sizes are taken when the metrics are asked for; nothing is p
 _LOGGING = "lines are written at once, all to one stream"
 _METRICS = "all metrics are shown under their names and with their labels"
 _PEERS = "requests are not sent on to other API servers"
-_ELECTION = "leaders are elected without coordination by the API server"
 _EMULATION = "one version is served: v1.37"
 
 ACCEPTED: dict[str, tuple[bool, str]] = {
@@ -55,9 +54,6 @@ ACCEPTED: dict[str, tuple[bool, str]] = {
     # the rest
     "admission-control": (False, "deprecated: use --enable-admission-plugins and --disable-admission-plugins"),
     "aggregator-reject-forwarding-redirect": (True, "answers of aggregated servers are passed on as they are"),
-    "coordinated-leadership-lease-duration": (False, _ELECTION),
-    "coordinated-leadership-renew-deadline": (False, _ELECTION),
-    "coordinated-leadership-retry-period": (False, _ELECTION),
     "endpoint-reconciler-type": (False, "each server writes the endpoints of the kubernetes service when it starts"),
     "kubelet-timeout": (False, "kubelets are given ten seconds to answer"),
     "kubernetes-service-node-port": (False, "the kubernetes service has no node port"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from berg.apiserver.kinds import cells, checks
 from berg.apiserver.kinds.immutable import immutable
@@ -27,6 +28,12 @@ class LeaseStrategy(Strategy):
         if obj.get("spec") is None:
             obj["spec"] = {}
 
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        _drop_coordination(ctx, obj["spec"], {})
+
+    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        _drop_coordination(ctx, obj["spec"], old.get("spec") or {})
+
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         spec = obj.get("spec") or {}
         errors: list[FieldError] = []
@@ -41,13 +48,25 @@ class LeaseStrategy(Strategy):
         return errors
 
 
+def _drop_coordination(ctx: Context, spec: Obj, before: Obj) -> None:
+    """What only coordinated leader election knows is not stored without it, but stays where it is."""
+    if ctx.services is not None and not ctx.services.features.enabled("CoordinatedLeaderElection"):
+        for key in ("strategy", "preferredHolder"):
+            if before.get(key) is None:
+                spec.pop(key, None)
+
+
 OLDEST = "OldestEmulationVersion"
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
 
-def _parts(version: str) -> tuple[int, ...]:
+def version_order(version: str) -> tuple[Any, ...]:
+    """By what semantic versions are compared; what is none comes first."""
     found = _VERSION.fullmatch(version)
-    return tuple(int(found[i]) for i in (1, 2, 3)) if found else (0, 0, 0)
+    if found is None:
+        return (0, 0, 0, 1)
+    before = tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in (found[4] or "-")[1:].split(".") if p)
+    return (*(int(found[i]) for i in (1, 2, 3)), 0 if before else 1, before)
 
 
 @strategy_for("coordination.k8s.io", "leasecandidates")
@@ -73,13 +92,13 @@ class LeaseCandidateStrategy(Strategy):
                 errors.append(invalid_value(f"spec.{key}", text, "must be a valid semantic version"))
             elif not text and key == "binaryVersion":
                 errors.append(required("spec.binaryVersion"))
-        if binary and emulated and _parts(binary) < _parts(emulated):
+        if binary and emulated and version_order(binary) < version_order(emulated):
             why = "must be greater than or equal to `emulationVersion`"
             errors.append(invalid_value("spec.binaryVersion", binary, why))
         strategy = spec.get("strategy") or ""
         if not strategy:
             return [*errors, required("spec.strategy")]
-        if strategy == OLDEST and not any(_parts(emulated)):
+        if strategy == OLDEST and not any(version_order(emulated)[:3]):
             why = "must be specified when `strategy` is 'OldestEmulationVersion'"
             errors.append(required("spec.emulationVersion", why))
         at = "spec.strategy.strategy"
