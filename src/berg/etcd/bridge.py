@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from berg.etcd.hpack import Field, encode
-from berg.etcd.http2 import CANCEL, Stream
+from berg.machinery.http2.frames import CANCEL
+from berg.machinery.http2.hpack import Field, encode
+from berg.machinery.http2.stream import Stream
 
 _OF_THE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection", "te"}
 

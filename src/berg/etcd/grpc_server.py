@@ -16,9 +16,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote
 
-from berg.etcd.hpack import Field, encode
-from berg.etcd.http2 import CANCEL, Stream
 from berg.etcd.rpc import Call, Message, Method, RpcError
+from berg.machinery.http2.frames import CANCEL
+from berg.machinery.http2.hpack import Field, encode
+from berg.machinery.http2.stream import Stream
 from berg.storage.etcd.errors import CANCELLED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNKNOWN
 from berg.storage.interface import StoreError
 

@@ -11,7 +11,8 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from berg.etcd.http2 import PREFACE, Connection
+from berg.machinery.http2.connection import Connection
+from berg.machinery.http2.frames import PREFACE
 
 GRACE_S = 0.2
 

@@ -19,7 +19,6 @@ from berg.etcd.cluster import ClusterService
 from berg.etcd.concurrency import Concurrency
 from berg.etcd.grpc_server import GrpcServer
 from berg.etcd.health import Health
-from berg.etcd.http2 import Connection
 from berg.etcd.kv import KV
 from berg.etcd.lease import LeaseService
 from berg.etcd.maintenance import Maintenance
@@ -32,6 +31,7 @@ from berg.etcd.watch import WatchService
 from berg.etcd.web import Web
 from berg.machinery import duration
 from berg.machinery.clock import Clock
+from berg.machinery.http2.connection import Connection
 from berg.storage.embedded import AutoCompaction, EmbeddedStore
 
 
@@ -117,7 +117,7 @@ class EtcdServer:
             methods, lambda: users.enabled, config.max_request_bytes, lambda *request: Bridge(private, *request)
         )
         web.counts = grpc.counts
-        self._mux = Mux(web.protocol, lambda name: Connection(grpc.handler(name), name))
+        self._mux = Mux(web.protocol, lambda name: Connection(grpc.handler(name)))
         for url in config.listen_client_urls:
             tls = self._tls(["h2", "http/1.1"]) if url.startswith("https:") else None
             self.ports.append(await self._mux.listen(*_address(url), tls))

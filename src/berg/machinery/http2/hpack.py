@@ -1,19 +1,30 @@
 """HPACK, the header compression of HTTP/2: a whole decoder, and an encoder that never compresses.
 
 The decoder keeps the dynamic table that its peer fills; it belongs to one connection, and a block that does not
-decode makes the connection unusable. What this server sends is few and constant, so it is encoded once, literally.
+decode makes the connection unusable. What this server sends is few and nearly constant, so it is encoded literally.
 
-Source: RFC 7541 (Appendix A: the static table; Appendix B: the Huffman code, which is canonical, so that the
-lengths say all of it).
+A field is looked at once, when it is spelled out, not each time it is referred to: the name of one that HTTP does not
+allow then begins with a zero (and is as long as before, as the table counts it), and whoever reads the fields of the
+request meets that.
+
+Source: RFC 7541 (Appendix A: the static table).
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from functools import lru_cache
 
+from berg.machinery.http2.huffman import HpackError, huffman
+
 TABLE_BYTES = 4096
 MAX_LIST_BYTES = 64 * 1024
+_BOMB = 4
+"""how many times the allowed size a block may come to before the peer is no client of good will"""
+
+_SHORT = 128
+"""names up to this length are remembered"""
 
 Field = tuple[str, str]
 
@@ -35,55 +46,28 @@ _STATIC: list[Field] = [
     ("accept-encoding", "gzip, deflate"),
     *((name, "") for name in _NAMES),
 ]
-_LENGTHS = bytes.fromhex(
-    "0d171c1c1c1c1c1c1c181e1c1c1e1c1c1c1c1c1c1c1c1e1c1c1c1c1c1c1c1c1c060a0a0c0d06080b0a0a080b0806060605050506"
-    "06060606060607080f060c0a0d06070707070707070707070707070707070707070707070807080d130d0e060f05060506050606"
-    "060507070606060506070605050607070707070f0b0e0d1c14161414161616171617171717171817181816171817171717151617"
-    "1617171816151416161717151716161815161717151516151716171714161616171616171a1a1413161716191a1a1a1b1b1a1819"
-    "13151a1b1b1a1b1815151a1a1c1b1b1b14181415161515171616191918181a171a1b1a1a1b1b1b1b1b1c1b1b1b1b1b1a"
-)
-"""of each byte's code"""
+_NAME = re.compile(r":?[a-z0-9!#$%&'*+\-.^_`|~]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class HpackError(ValueError):
-    pass
+def _is_name(text: str) -> bool:
+    return _short_is_name(text) if len(text) <= _SHORT else _NAME.fullmatch(text) is not None
 
 
-def _codes() -> dict[tuple[int, int], int]:
-    """(length, code) → byte. Codes of one length follow each other in the order of the bytes."""
-    out: dict[tuple[int, int], int] = {}
-    code = length = 0
-    for byte in sorted(range(256), key=lambda b: (_LENGTHS[b], b)):
-        code <<= _LENGTHS[byte] - length
-        length = _LENGTHS[byte]
-        out[length, code] = byte
-        code += 1
-    return out
+@lru_cache(maxsize=512)
+def _short_is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
 
 
-_CODES = _codes()
-
-
-@lru_cache(maxsize=1024)
-def huffman(data: bytes) -> str:
-    """Raises HpackError when the padding is not that of a whole code."""
-    out = bytearray()
-    code = length = 0
-    for byte in data:
-        for shift in range(7, -1, -1):
-            code = code << 1 | (byte >> shift & 1)
-            length += 1
-            found = _CODES.get((length, code))
-            if found is not None:
-                out.append(found)
-                code = length = 0
-    if length > 7 or code != (1 << length) - 1:
-        raise HpackError("a Huffman code that is cut off")
-    return out.decode("latin-1")
+def _malformed(name: str) -> str:
+    return name and "\0" + name[1:]
 
 
 class Decoder:
-    def __init__(self) -> None:
+    def __init__(self, max_list_bytes: int = MAX_LIST_BYTES) -> None:
+        self.too_large = False
+        """of the last block: it said more than is allowed, and not all of it was kept"""
+        self._max = max_list_bytes
         self._table: deque[Field] = deque()
         self._size = 0
         self._limit = TABLE_BYTES
@@ -92,18 +76,19 @@ class Decoder:
         """Raises HpackError."""
         out: list[Field] = []
         at, end, total = 0, len(data), 0
+        self.too_large = False
         try:
             while at < end:
                 byte = data[at]
                 if byte & 0x80:
-                    index, at = _integer(data, at, 7)
+                    index, at = _integer(data, at, 7) if byte == 0xFF else (byte & 0x7F, at + 1)
                     field = self._at(index)
                 elif byte & 0x40:
                     field, at = self._literal(data, at, 6)
                     self._remember(field)
                 elif byte & 0x20:
                     limit, at = _integer(data, at, 5)
-                    if out or limit > TABLE_BYTES:
+                    if total or limit > TABLE_BYTES:
                         raise HpackError("a change of the table's size that is not allowed")
                     self._limit = limit
                     self._evict(0)
@@ -111,11 +96,13 @@ class Decoder:
                 else:
                     field, at = self._literal(data, at, 4)
                 total += len(field[0]) + len(field[1]) + 32
-                if total > MAX_LIST_BYTES:
-                    raise HpackError("too many headers")
-                out.append(field)
+                if total <= self._max:
+                    out.append(field)
+                elif total > _BOMB * self._max:
+                    raise HpackError("far too many headers")
         except IndexError:
             raise HpackError("a header block that is cut off") from None
+        self.too_large = total > self._max
         return out
 
     def _literal(self, data: bytes, at: int, bits: int) -> tuple[Field, int]:
@@ -124,7 +111,11 @@ class Decoder:
             name = self._at(index)[0]
         else:
             name, at = _string(data, at)
+            if not _is_name(name):
+                name = _malformed(name)
         value, at = _string(data, at)
+        if _CONTROL.search(value):
+            name = _malformed(name)
         return (name, value), at
 
     def _at(self, index: int) -> Field:
@@ -181,7 +172,7 @@ def encode(fields: list[Field]) -> bytes:
     out = bytearray()
     for name, value in fields:
         out.append(0)
-        for text in (name.encode("latin-1"), value.encode("latin-1")):
+        for text in (name.encode("latin-1", "replace"), value.encode("latin-1", "replace")):
             _put_integer(out, len(text), 7)
             out += text
     return bytes(out)

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from berg.etcd.hpack import Decoder, HpackError, encode, huffman
+from berg.machinery.http2.hpack import Decoder, encode
+from berg.machinery.http2.huffman import HpackError, huffman
 
 FIRST = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")]
 SECOND = [*FIRST, ("cache-control", "no-cache")]
