@@ -207,6 +207,11 @@ class NodeRestriction(Plugin):
             return "can only create ResourceSlice with the same NodeName as the requesting node"
         return f"can only {verb} ResourceSlice with the same NodeName as the requesting node"
 
+    def pod_certificate_request(self, node: str, a: Attributes) -> str:
+        from berg.apiserver.admission import node_certificates
+
+        return node_certificates.fault(self.api, node, a)
+
 
 def _bare_claim(claim: Obj) -> Obj:
     hidden = ("capacity", "conditions", "allocatedResources", "allocatedResourceStatuses")
@@ -255,4 +260,5 @@ _RULES: dict[str, Callable[[NodeRestriction, str, Attributes], str]] = {
     "leases.coordination.k8s.io": NodeRestriction.lease,
     "csinodes.storage.k8s.io": NodeRestriction.csi_node,
     "resourceslices.resource.k8s.io": NodeRestriction.resource_slice,
+    "podcertificaterequests.certificates.k8s.io": NodeRestriction.pod_certificate_request,
 }

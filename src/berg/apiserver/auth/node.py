@@ -13,6 +13,7 @@ from functools import cache
 
 from berg.apiserver.auth.authorization import ALLOWED, NO_OPINION, AuthzAttributes, Decision, Verdict
 from berg.apiserver.auth.rbac import Rule
+from berg.apiserver.hooks import gated_roles
 from berg.apiserver.registry.services import Services
 from berg.machinery import fields
 from berg.machinery.resources import resource
@@ -37,6 +38,9 @@ class NodeAuthorizer:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._references: dict[str, tuple[str, frozenset[tuple[str, str]]]] = {}
+        enabled = services.features.enabled
+        self._rules = (*_node_rules(), *(Rule(r) for r in gated_roles.node_rules(enabled)))
+        self._pod_certificates = enabled("PodCertificateRequest")
 
     def authorize(self, a: AuthzAttributes) -> Verdict:
         node = node_name(a.user.groups, a.user.name)
@@ -70,7 +74,9 @@ class NodeAuthorizer:
                     return _node(node, a)
                 case ("", "pods"):
                     return self._pod(node, a)
-        return ALLOWED if any(rule.covers(a) for rule in _node_rules()) else NO_OPINION
+                case ("certificates.k8s.io", "podcertificaterequests"):
+                    return self._pod_certificate_request(node, a)
+        return ALLOWED if any(rule.covers(a) for rule in self._rules) else NO_OPINION
 
     # ---- objects that pods use
 
@@ -110,6 +116,9 @@ class NodeAuthorizer:
         services = self._services
         if plural == "volumeattachments":
             found = services.get(resource("volumeattachments.storage.k8s.io"), "", name)
+            return found is not None and found["spec"].get("nodeName") == node
+        if plural == "podcertificaterequests":
+            found = services.get(resource("podcertificaterequests.certificates.k8s.io"), namespace, name)
             return found is not None and found["spec"].get("nodeName") == node
         pods = services.by_index(resource("pods"), "spec.nodeName", node)
         if plural == "persistentvolumes":
@@ -155,6 +164,22 @@ class NodeAuthorizer:
             case ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create"):
                 return ALLOWED  # NodeRestriction sees to it that they are the node's own
         return NO_OPINION
+
+    def _pod_certificate_request(self, node: str, a: AuthzAttributes) -> Verdict:
+        if not self._pod_certificates:
+            return NO_OPINION
+        if a.subresource:
+            return _no("nodes may not access the status subresource of PodCertificateRequests")
+        match a.verb:
+            case "create":
+                return ALLOWED  # NodeRestriction sees to it that it is for a pod of its own
+            case "get":
+                return self._related(node, a)
+            case "list" | "watch":
+                if _selects(a, "spec.nodeName", node):
+                    return ALLOWED
+                return _no("can only list/watch podcertificaterequests with nodeName field selector")
+        return _no(f"nodes may not {a.verb} podcertificaterequests")
 
 
 def _selects(a: AuthzAttributes, field: str, value: str) -> bool:

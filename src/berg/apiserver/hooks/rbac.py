@@ -8,11 +8,13 @@ Source: kubernetes pkg/registry/rbac/rest/storage_rbac.go, pkg/registry/rbac/rec
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from importlib.resources import files
 
 import orjson
 
 from berg.apiserver.auth.rbac import Rule, uncovered
+from berg.apiserver.hooks import gated_roles
 from berg.apiserver.hooks.objects import ensure
 from berg.apiserver.registry.services import Services
 from berg.machinery.labels import Selector
@@ -30,8 +32,12 @@ _PLURALS = {
 }
 
 
-def _policy() -> list[tuple[Resource, Obj]]:
+def _policy(enabled: Callable[[str], bool]) -> list[tuple[Resource, Obj]]:
     packed = orjson.loads((files("berg.apiserver") / "data" / "rbac.json").read_bytes())
+    for obj in gated_roles.gated(enabled):
+        packed["cluster-roles" if obj["kind"] == "ClusterRole" else "cluster-role-bindings"].append(obj)
+    node = next(r for r in packed["cluster-roles"] if r["metadata"]["name"] == "system:node")
+    node["rules"] += gated_roles.node_rules(enabled)
     return [
         (resource(f"{plural}.rbac.authorization.k8s.io"), obj)
         for name, plural in _PLURALS.items()
@@ -40,7 +46,7 @@ def _policy() -> list[tuple[Resource, Obj]]:
 
 
 async def run(services: Services) -> None:
-    policy = _policy()
+    policy = _policy(services.features.enabled)
     aggregated = _aggregate([obj for r, obj in policy if r.plural == "clusterroles"])
     for r in {r.plural: r for r, _ in policy}.values():
         await services.registry(r).open()
