@@ -137,3 +137,16 @@ def cidr_warnings(path: str, text: str) -> list[str]:
 
 def dual_stack(families: Sequence[int]) -> bool:
     return len(set(families)) == 2
+
+
+def interface_address(path: str, text: str) -> list[FieldError]:
+    """An address with the length of its network's prefix, in the canonical form."""
+    found = _split(text)
+    if found is None:
+        why = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)"
+        return [invalid_value(path, text, why)]
+    address, bits = found
+    if _mapped(address) and bits > 32:
+        bits -= 96
+    canonical = f"{show(address)}/{bits}"
+    return [] if text == canonical else [invalid_value(path, text, f'must be in canonical form ("{canonical}")')]

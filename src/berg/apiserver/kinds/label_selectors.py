@@ -48,6 +48,32 @@ def validate_annotations(annotations: Mapping[str, Any] | None, path: str) -> li
     return errors
 
 
+def validate_template_metadata(meta: Obj, path: str) -> list[FieldError]:
+    """Of an object that is yet to be made: nothing but labels and annotations."""
+    errors = validate_annotations(meta.get("annotations"), f"{path}.annotations")
+    errors += validate_labels(meta.get("labels"), f"{path}.labels")
+    others = [key for key in _META_ORDER if meta.get(key) or (key == _GRACE and meta.get(key) is not None)]
+    return errors + [forbidden_field(f"{path}.{key}", "cannot be set") for key in others]
+
+
+_GRACE = "deletionGracePeriodSeconds"
+_META_ORDER = (
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    _GRACE,
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+)
+
+
 def validate_requirement(e: Obj, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     operator, values = e.get("operator") or "", e.get("values") or ()

@@ -15,12 +15,13 @@ import re
 from typing import Any
 
 from berg.machinery.status import FieldError, Obj
-from berg.machinery.typedef import META, Field, TypeDef
+from berg.machinery.typedef import META, Field, TypeDef, type_at
 
 _INDEX = re.compile(r"\[[^\]]*\]")
 _INITIALS = frozenset(
     [
         "api",
+        "cel",
         "cidr",
         "csi",
         "dns",
@@ -42,6 +43,8 @@ _INITIALS = frozenset(
         "url",
     ]  # as Go spells them
 )
+_VALUES = {key + s: f"{key.title()}Value{s}" for key in ("int", "bool", "string", "version") for s in ("", "s")}
+"""fields of a DeviceAttribute, whose Go names say more"""
 _FIRST_WORD = re.compile(r"[a-z]+")
 _ZERO: Obj = {"string": "", "integer": 0, "number": 0, "boolean": False, "quantity": "0", "intorstring": 0}
 
@@ -73,15 +76,24 @@ def _shown(field: Field, value: Any) -> Any:
         return value
     if struct.name.startswith(META):
         return {f.name: _shown(f, value[f.name]) for f in _declared(struct) if f.name in value}
-    return {
-        go_name(f.name): _shown(f, value[f.name]) if value.get(f.name) is not None else _unset(f)
-        for f in _declared(struct)
-    }
+    found: Obj = {}
+    valued = struct.name.endswith(".DeviceAttribute")
+    for f in _declared(struct):
+        given = value.get(f.name)
+        if f.name == "metadata" and f.struct is not None and f.struct.name == META + "ObjectMeta":
+            found |= _shown(f, given or {})  # embedded: its fields stand among ours
+        else:
+            found[_VALUES.get(f.name, go_name(f.name)) if valued else go_name(f.name)] = (
+                _shown(f, given) if given is not None else _unset(f)
+            )
+    return found
 
 
 def _declared(struct: TypeDef) -> list[Field]:
-    """In the order of their protobuf numbers, which is nearly that of the declaration."""
-    return sorted(struct.fields.values(), key=lambda f: f.number)
+    """In the order of their protobuf numbers, which is nearly that of the declaration; those of an embedded struct
+    where that stands."""
+    embedded = {name: number for number, row in struct.inlines for name in type_at(row).fields}
+    return sorted(struct.fields.values(), key=lambda f: f.number or embedded.get(f.name, 0))
 
 
 def _unset(field: Field) -> Any:

@@ -13,7 +13,7 @@ both, generation bumped on spec changes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ class Context:
     """sent as `Warning:` headers"""
     services: Any = None
     """`berg.apiserver.registry.services.Services`: allocators, other resources' registries"""
+    verb: str = "update"
+    """what was authorized: an update may have come as a patch"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -107,6 +109,9 @@ class Strategy:
 
     def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         """For /status: everything but status (and what the kind allows in metadata) is already the old one's."""
+
+    authorize_status: Callable[[Context, Obj, Obj], Awaitable[list[FieldError]]] | None = None
+    """faults of who writes what to /status, told before those of what is written"""
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return []

@@ -118,6 +118,8 @@ async def _update_once(
     try:
         errors = objectmeta.validate_update(registry, obj, old)
         if call.subresource == "status":
+            if strategy.authorize_status is not None:
+                errors += await strategy.authorize_status(context, obj, old)
             errors += strategy.validate_status_update(context, obj, old)
         else:
             errors += strategy.validate_update(context, obj, old)

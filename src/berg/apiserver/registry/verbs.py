@@ -48,6 +48,7 @@ def make_call(
         registry.services.clock,
         warnings,
         registry.services,
+        info.verb,
     )
     manager = fieldmanager.manager_of(options.field_manager, request.headers.get("user-agent", ""))
     return Call(

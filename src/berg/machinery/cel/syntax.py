@@ -117,4 +117,6 @@ def _one(text: str, fault: Fault) -> str:
     start = text.rfind("\n", 0, fault.at) + 1
     source = text[start:].partition("\n")[0]
     column = fault.at - start
+    if not text:
+        return f"ERROR: <input>:1:0: {fault.message}"
     return f"ERROR: <input>:{line + 1}:{column + 1}: {fault.message}\n | {source}\n | {'.' * column}^"

@@ -1,4 +1,4 @@
-"""What resource claims, their templates and device classes may say, and what may be written into a claim's status.
+"""What resource claims, their templates and device classes may say.
 
 Source: kubernetes pkg/apis/resource/validation.
 """
@@ -10,17 +10,15 @@ from typing import Any
 
 import orjson
 
-from berg.apiserver.kinds import checks, immutable
-from berg.apiserver.kinds.core.pod_spec.scheduling import validate_node_selector
-from berg.apiserver.kinds.label_selectors import validate_annotations, validate_conditions, validate_labels
+from berg.apiserver.kinds import checks
+from berg.apiserver.kinds.label_selectors import validate_template_metadata
 from berg.apiserver.kinds.resource import lists
 from berg.machinery import names
-from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, not_supported, required, too_long
+from berg.machinery.status import FieldError, Obj, invalid_value, not_supported, required, too_long
 
-_REQUESTS, _CONSTRAINTS, _CONFIGS, _SELECTORS, _ALTERNATIVES = 32, 32, 32, 32, 8
-_RESERVATIONS = 256
+REQUESTS, _CONSTRAINTS, CONFIGS, _SELECTORS, _ALTERNATIVES = 32, 32, 32, 32, 8
 _LONGEST_EXPRESSION = 10 * 1024
-_LONGEST_PARAMETERS = 10 * 1024
+_LONGEST_FREE = 10 * 1024
 _ONE_OF = "exactly one of `exactly` or `firstAvailable` is required"
 _UNKNOWN_REQUEST = (
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
@@ -33,23 +31,21 @@ def validate_claim(obj: Obj) -> list[FieldError]:
 
 def validate_template(obj: Obj) -> list[FieldError]:
     spec = obj.get("spec") or {}
-    meta = spec.get("metadata") or {}
-    errors = validate_labels(meta.get("labels"), "spec.metadata.labels")
-    errors += validate_annotations(meta.get("annotations"), "spec.metadata.annotations")
+    errors = validate_template_metadata(spec.get("metadata") or {}, "spec.metadata")
     return errors + _devices((spec.get("spec") or {}).get("devices") or {}, "spec.spec.devices")
 
 
 def validate_device_class(obj: Obj) -> list[FieldError]:
     spec = obj.get("spec") or {}
     errors = _selectors(spec.get("selectors"), "spec.selectors")
-    errors += lists.items("spec.config", spec.get("config"), _CONFIGS, _configuration)
+    errors += lists.items("spec.config", spec.get("config"), CONFIGS, configuration)
     extended = spec.get("extendedResourceName")
     if extended is not None and not checks.is_extended(extended):
         errors.append(invalid_value("spec.extendedResourceName", extended, "must be a valid extended resource name"))
     return errors
 
 
-def _request_names(devices: Obj) -> set[str]:
+def request_names(devices: Obj) -> set[str]:
     found: set[str] = set()
     for request in devices.get("requests") or ():
         name = request.get("name") or ""
@@ -62,29 +58,29 @@ def _name_of(item: Obj) -> str:
     return item.get("name") or ""
 
 
-def _same(item: Any) -> Any:
+def same(item: Any) -> Any:
     return item
 
 
 def _devices(devices: Obj, at: str) -> list[FieldError]:
-    known = _request_names(devices)
-    reference = partial(_request_reference, known=known)
-    errors = lists.items(f"{at}.requests", devices.get("requests"), _REQUESTS, _request, _name_of)
+    known = request_names(devices)
+    reference = partial(request_reference, known=known)
+    errors = lists.items(f"{at}.requests", devices.get("requests"), REQUESTS, _request, _name_of)
 
     def constraint(body: Obj, path: str) -> list[FieldError]:
-        found = lists.items(f"{path}.requests", body.get("requests"), _REQUESTS, reference, _same)
+        found = lists.items(f"{path}.requests", body.get("requests"), REQUESTS, reference, same)
         for key in ("matchAttribute", "distinctAttribute"):
             if body.get(key) is not None:
                 return found + lists.fully_qualified_name(f"{path}.{key}", body[key])
         why = 'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set'
         return [*found, required(path, why)]
 
-    def configuration(body: Obj, path: str) -> list[FieldError]:
-        found = lists.items(f"{path}.requests", body.get("requests"), _REQUESTS, reference, _same)
-        return found + _configuration(body, path)
+    def claim_configuration(body: Obj, path: str) -> list[FieldError]:
+        found = lists.items(f"{path}.requests", body.get("requests"), REQUESTS, reference, same)
+        return found + configuration(body, path)
 
     errors += lists.items(f"{at}.constraints", devices.get("constraints"), _CONSTRAINTS, constraint)
-    return errors + lists.items(f"{at}.config", devices.get("config"), _CONFIGS, configuration)
+    return errors + lists.items(f"{at}.config", devices.get("config"), CONFIGS, claim_configuration)
 
 
 def _request(request: Obj, at: str) -> list[FieldError]:
@@ -141,24 +137,24 @@ def _selector(selector: Obj, at: str) -> list[FieldError]:
     return []
 
 
-def _configuration(body: Obj, at: str) -> list[FieldError]:
+def configuration(body: Obj, at: str) -> list[FieldError]:
     opaque = body.get("opaque")
     if opaque is None:
         return [required(f"{at}.opaque")]
     path = f"{at}.opaque"
     errors = lists.driver_name(f"{path}.driver", opaque.get("driver") or "")
-    parameters = opaque.get("parameters")
-    if parameters is None:
-        errors.append(required(f"{path}.parameters"))
-    elif len(orjson.dumps(parameters)) > _LONGEST_PARAMETERS:
-        errors.append(too_long(f"{path}.parameters", "", _LONGEST_PARAMETERS))
-    elif not isinstance(parameters, dict):
-        why = "parameters must be a valid JSON object"
-        errors.append(invalid_value(f"{path}.parameters", "<value omitted>", why))
-    return errors
+    return errors + free_object(opaque.get("parameters"), f"{path}.parameters")
 
 
-def _request_reference(name: str, path: str, known: set[str]) -> list[FieldError]:
+def free_object(value: Any, path: str) -> list[FieldError]:
+    if value is None:
+        return [required(path)]
+    if len(orjson.dumps(value)) > _LONGEST_FREE:
+        return [too_long(path, "", _LONGEST_FREE)]
+    return [] if isinstance(value, dict) else [invalid_value(path, "<value omitted>", "must be a valid JSON object")]
+
+
+def request_reference(name: str, path: str, known: set[str]) -> list[FieldError]:
     parts = name.split("/")
     if len(parts) > 2:
         return [invalid_value(path, name, _UNKNOWN_REQUEST)]
@@ -166,67 +162,3 @@ def _request_reference(name: str, path: str, known: set[str]) -> list[FieldError
     for part in parts:
         errors += checks.named(path, part, names.dns1123_label)
     return errors if name in known else [*errors, invalid_value(path, name, _UNKNOWN_REQUEST)]
-
-
-# ---- status
-
-
-def validate_claim_status(obj: Obj, old: Obj) -> list[FieldError]:
-    status, before = obj.get("status") or {}, old.get("status") or {}
-    reserved, allocation = status.get("reservedFor") or [], status.get("allocation")
-    errors = lists.items("status.reservedFor", reserved, _RESERVATIONS, _consumer, lambda c: c.get("uid") or "")
-    allocated = {_device_id(r) for r in ((allocation or {}).get("devices") or {}).get("results") or ()}
-
-    def device(body: Obj, path: str) -> list[FieldError]:
-        found = lists.driver_name(f"{path}.driver", body.get("driver") or "")
-        found += lists.pool_name(f"{path}.pool", body.get("pool") or "")
-        found += checks.named(f"{path}.device", body.get("device") or "", names.dns1123_label)
-        if _device_id(body) not in allocated:
-            found.append(invalid_value(path, "/".join(_device_id(body)), "must be an allocated device in the claim"))
-        return found + validate_conditions(body.get("conditions"), f"{path}.conditions")
-
-    devices = status.get("devices") or []
-    errors += lists.items("status.devices", devices, len(devices), device, _device_id)
-    if reserved and allocation is None:
-        why = "may not be specified when `allocated` is not set"
-        errors.append(forbidden_field("status.reservedFor", why))
-    elif obj["metadata"].get("deletionTimestamp") and any(r not in (before.get("reservedFor") or ()) for r in reserved):
-        why = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"
-        errors.append(forbidden_field("status.reservedFor", why))
-    if allocation is None:
-        return errors
-    if before.get("allocation") is not None:
-        return errors + immutable.immutable(obj, old, "status.allocation")
-    return errors + _allocation(allocation, _request_names((obj.get("spec") or {}).get("devices") or {}))
-
-
-def _device_id(body: Obj) -> tuple[str, ...]:
-    parts = tuple(body.get(k) or "" for k in ("driver", "pool", "device"))
-    return (*parts, body["shareID"]) if body.get("shareID") else parts
-
-
-def _consumer(consumer: Obj, at: str) -> list[FieldError]:
-    return checks.present(consumer, at, "resource", "name", "uid")
-
-
-def _allocation(allocation: Obj, known: set[str]) -> list[FieldError]:
-    devices = allocation.get("devices") or {}
-    at = "status.allocation"
-
-    def result(body: Obj, path: str) -> list[FieldError]:
-        errors = _request_reference(body.get("request") or "", f"{path}.request", known)
-        errors += lists.driver_name(f"{path}.driver", body.get("driver") or "")
-        errors += lists.pool_name(f"{path}.pool", body.get("pool") or "")
-        return errors + checks.named(f"{path}.device", body.get("device") or "", names.dns1123_label)
-
-    def config(body: Obj, path: str) -> list[FieldError]:
-        errors = checks.one_of(f"{path}.source", body.get("source"), ("FromClaim", "FromClass"))
-        reference = partial(_request_reference, known=known)
-        errors += lists.items(f"{path}.requests", body.get("requests"), _REQUESTS, reference, _same)
-        return errors + _configuration(body, path)
-
-    errors = lists.items(f"{at}.devices.results", devices.get("results"), _REQUESTS, result)
-    errors += lists.items(f"{at}.devices.config", devices.get("config"), 2 * _CONFIGS, config)
-    if allocation.get("nodeSelector") is not None:
-        errors += validate_node_selector(allocation["nodeSelector"], f"{at}.nodeSelector")
-    return errors

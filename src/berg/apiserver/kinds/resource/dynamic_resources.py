@@ -18,18 +18,22 @@ MAX_CONDITIONS = 8
 
 
 def _exact(request: Obj) -> None:
-    if not request.get("allocationMode"):
+    if request.get("allocationMode") is None:
         request["allocationMode"] = "ExactCount"
     if request["allocationMode"] == "ExactCount" and not request.get("count"):
         request["count"] = 1
+    _tolerations(request)
+
+
+def _tolerations(holder: Obj) -> None:
+    for toleration in holder.get("tolerations") or ():
+        toleration["operator"] = toleration.get("operator") or "Equal"
 
 
 def claim_defaults(spec: Obj | None) -> None:
     for request in ((spec or {}).get("devices") or {}).get("requests") or ():
         if (exactly := request.get("exactly")) is not None:
             _exact(exactly)
-        elif request.get("deviceClassName"):  # v1beta1 keeps it flat
-            _exact(request)
         for alternative in request.get("firstAvailable") or ():
             _exact(alternative)
 
@@ -66,6 +70,9 @@ class ResourceClaimStrategy(Strategy):
 
     def default(self, obj: Obj) -> None:
         claim_defaults(obj.get("spec"))
+        allocation = (obj.get("status") or {}).get("allocation") or {}
+        for result in (allocation.get("devices") or {}).get("results") or ():
+            _tolerations(result)
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         obj["status"] = {}
@@ -74,12 +81,23 @@ class ResourceClaimStrategy(Strategy):
         return immutable(obj, old, "spec")
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource import claim_access
         from berg.apiserver.kinds.resource.claim_validation import validate_claim
 
-        return validate_claim(obj)
+        return claim_access.may_administer(ctx, claim_access.administered(obj.get("spec") or {})) + validate_claim(obj)
+
+    def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        from berg.apiserver.kinds.resource.claim_status import drop_deallocated
+
+        drop_deallocated(obj.get("status") or {}, old.get("status") or {})
+
+    async def authorize_status(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource import claim_access
+
+        return await claim_access.may_write_status(ctx, obj.get("status") or {}, old.get("status") or {})
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        from berg.apiserver.kinds.resource.claim_validation import validate_claim_status
+        from berg.apiserver.kinds.resource.claim_status import validate_claim_status
 
         return validate_claim_status(obj, old)
 
@@ -94,12 +112,16 @@ class ResourceClaimTemplateStrategy(Strategy):
         claim_defaults((obj.get("spec") or {}).get("spec"))
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        return immutable(obj, old, "spec")
-
-    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.resource.claim_validation import validate_template
 
-        return validate_template(obj)
+        return validate_template(obj) + immutable(obj, old, "spec")
+
+    def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
+        from berg.apiserver.kinds.resource import claim_access
+        from berg.apiserver.kinds.resource.claim_validation import validate_template
+
+        wanted = claim_access.administered((obj.get("spec") or {}).get("spec") or {})
+        return claim_access.may_administer(ctx, wanted) + validate_template(obj)
 
 
 @strategy_for(GROUP, "resourceslices")

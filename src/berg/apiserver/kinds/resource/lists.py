@@ -17,6 +17,7 @@ from berg.machinery.status import FieldError, Obj, duplicate, invalid_value, not
 
 EFFECTS = ("NoExecute", "NoSchedule", "None")
 _LONGEST_POOL, _LONGEST_ID = 253, 32
+_BINDING_CONDITIONS = 4
 _IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 _identifier = re.compile(_IDENTIFIER)
 _BAD_IDENTIFIER = (
@@ -33,8 +34,11 @@ def items(
     limit: int,
     check: Callable[[Any, str], Iterable[FieldError]],
     key: Callable[[Any], Any] | None = None,
+    *,
+    shown: Callable[[Any], Any] = lambda key: key,
 ) -> list[FieldError]:
-    """`key`: what must differ among them. Nothing but their number is told when there are too many."""
+    """`key`: what must differ among them, and how that is told. Nothing but their number is told when there are
+    too many."""
     given = given or ()
     if len(given) > limit:
         return [too_many(path, len(given), limit)]
@@ -46,7 +50,7 @@ def items(
         for i, item in enumerate(given):
             own = key(item)
             if own in seen:
-                errors.append(duplicate(f"{path}[{i}]", own))
+                errors.append(duplicate(f"{path}[{i}]", shown(own)))
             seen.add(own)
     return errors
 
@@ -104,4 +108,27 @@ def toleration(body: Obj, at: str) -> list[FieldError]:
         errors += checks.one_of(f"{at}.operator", operator, ("Equal", "Exists"))
     if effect and effect not in EFFECTS:
         errors.append(not_supported(f"{at}.effect", effect, EFFECTS))
+    return errors
+
+
+def binding_conditions(body: Obj, at: str) -> list[FieldError]:
+    """What must be true, and what may not be, before a pod is bound to a node with the device."""
+    given = {key: body.get(key) for key in ("bindingConditions", "bindingFailureConditions")}
+    good, bad = given["bindingConditions"] or [], given["bindingFailureConditions"] or []
+    errors: list[FieldError] = []
+    for key, names_ in given.items():
+        errors += items(f"{at}.{key}", names_, _BINDING_CONDITIONS, validate_label_name)
+    for key, names_ in given.items():
+        for i, name in enumerate(names_ or ()):
+            path = f"{at}.{key}[{i}]"
+            if name in (names_ or ())[:i]:
+                errors.append(duplicate(path, name))
+            if names_ is bad and name in good:
+                why = "bindingFailureConditions must not overlap with bindingConditions"
+                errors.append(invalid_value(path, name, why))
+    for missing, used in (("bindingConditions", "bindingFailureConditions"),) * bool(bad) + (
+        ("bindingFailureConditions", "bindingConditions"),
+    ) * bool(good):
+        if not given[missing]:
+            errors.append(invalid_value(f"{at}.{missing}", given[missing], f"{missing} are required to use {used}"))
     return errors

@@ -10,15 +10,15 @@ from functools import partial
 
 from berg.apiserver.kinds import checks
 from berg.apiserver.kinds.core.pod_spec.scheduling import validate_node_selector
-from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.kinds.immutable import MESSAGE, immutable
 from berg.apiserver.kinds.resource import lists
-from berg.machinery import names
+from berg.apiserver.kinds.resource.request_policy import request_policy
+from berg.machinery import names, quantity
 from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, required, too_long, too_many
 
 _DEVICES, _ADVANCED_DEVICES, _TAINTS = 128, 64, 16
 _COUNTER_SETS, _COUNTERS, _CONSUMPTIONS = 8, 32, 2
 _ATTRIBUTES, _ATTRIBUTE_VALUES, _LONGEST_VALUE = 32, 48, 64
-_BINDING_CONDITIONS = 4
 _LISTS = ("bools", "ints", "strings", "versions")
 _SCALARS = ("bool", "int", "string", "version")
 _PRE = r"(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
@@ -39,7 +39,9 @@ def validate_slice(obj: Obj, old: Obj | None = None) -> list[FieldError]:
         why = "must be greater than or equal to zero"
         errors.append(invalid_value("spec.pool.generation", pool["generation"], why))
     if old is not None:
-        errors += immutable(obj, old, "spec.pool.name", "spec.driver", "spec.nodeName")
+        errors += immutable(obj, old, "spec.pool.name", "spec.driver")
+        if (node := spec.get("nodeName")) != (old.get("spec") or {}).get("nodeName"):
+            errors.append(invalid_value("spec.nodeName", node, MESSAGE))  # an empty one is not none
     keys = ("nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection")
     errors += _where(spec, "spec", keys, "`nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required")
     if spec.get("sharedCounters") is not None and spec.get("devices") is not None:
@@ -73,9 +75,10 @@ def _where(holder: Obj, at: str, keys: tuple[str, ...], what: str) -> list[Field
             errors += validate_node_selector(value, path)
             if at == "spec" and len(value.get("nodeSelectorTerms") or ()) != 1:
                 why = "must have exactly one node selector term"
-                errors.append(invalid_value(f"{path}.nodeSelectorTerms", value.get("nodeSelectorTerms"), why))
+                errors.append(invalid_value(f"{path}.nodeSelectorTerms", value.get("nodeSelectorTerms") or [], why))
         elif not value:
-            why = "must be either unset or set to a non-empty string" if key == "nodeName" else _TRUE
+            unnamed = "must be either unset or set to a non-empty string" if at == "spec" else "must not be empty"
+            why = unnamed if key == "nodeName" else _TRUE
             errors.append(invalid_value(path, value, why))
             continue
         elif key == "nodeName":
@@ -111,8 +114,12 @@ def _device(device: Obj, at: str, *, apart: bool) -> list[FieldError]:
         errors += _attribute(attribute, f"{at}.attributes[{name}]")
     for name, amount in capacity.items():
         errors += lists.qualified_name(f"{at}.capacity", name)
-        if amount.get("requestPolicy") is not None and not device.get("allowMultipleAllocations"):
-            path = f"{at}.capacity[{name}].requestPolicy"
+        if (policy := amount.get("requestPolicy")) is None:
+            continue
+        path = f"{at}.capacity[{name}].requestPolicy"
+        if device.get("allowMultipleAllocations"):
+            errors += request_policy(policy, quantity.of(amount.get("value") or "0"), path)
+        else:
             errors.append(forbidden_field(path, "allowMultipleAllocations must be true"))
     errors += lists.items(f"{at}.taints", device.get("taints"), _TAINTS, lists.taint)
     errors += lists.items(
@@ -131,7 +138,7 @@ def _device(device: Obj, at: str, *, apart: bool) -> list[FieldError]:
             "the ResourceSlice spec"
         )
         errors.append(invalid_value(at, None, why))
-    return errors + _bindings(device, at)
+    return errors + lists.binding_conditions(device, at)
 
 
 def _counters(body: Obj, at: str, *, key: str) -> list[FieldError]:
@@ -172,25 +179,6 @@ def _text(kind: str, value: str, path: str) -> list[FieldError]:
         errors.append(invalid_value(path, value, "must be a string compatible with semver.org spec 2.0.0"))
     if len(value.encode()) > _LONGEST_VALUE:
         errors.append(too_long(path, "", _LONGEST_VALUE))
-    return errors
-
-
-def _bindings(device: Obj, at: str) -> list[FieldError]:
-    good, bad = device.get("bindingConditions") or [], device.get("bindingFailureConditions") or []
-
-    def named(name: str, path: str) -> list[FieldError]:
-        return checks.named(path, name, names.qualified_name)
-
-    errors: list[FieldError] = []
-    for key, given in (("bindingConditions", good), ("bindingFailureConditions", bad)):
-        errors += lists.items(f"{at}.{key}", given, _BINDING_CONDITIONS, named, lambda name: name)
-    for i, name in enumerate(bad):
-        if name in good:
-            why = "bindingFailureConditions must not overlap with bindingConditions"
-            errors.append(invalid_value(f"{at}.bindingFailureConditions[{i}]", name, why))
-    if bool(good) != bool(bad):
-        missing, used = ("bindingConditions", "bindingFailureConditions")[:: 1 if bad else -1]
-        errors.append(invalid_value(f"{at}.{missing}", [], f"{missing} are required to use {used}"))
     return errors
 
 
