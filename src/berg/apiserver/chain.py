@@ -19,7 +19,8 @@ from berg.apiserver.auth import authorization
 from berg.apiserver.auth.attempts import Attempts
 from berg.apiserver.auth.authentication import Authentication
 from berg.apiserver.auth.authorization import MASTERS, Authorizer, Verdict
-from berg.apiserver.http.message import Request, Response, User
+from berg.apiserver.deadlines import Deadlines, too_late
+from berg.apiserver.http.message import FLOW, Request, Response, User
 from berg.apiserver.registry import negotiation
 from berg.apiserver.rest import NotServed, Resources, ours
 from berg.machinery import duration, status
@@ -52,6 +53,7 @@ class Chain:
         self.audit: Any = None
         self.constrained_impersonation = True
         self.attempts = Attempts()
+        self.deadlines = Deadlines(resources.services.config.request_timeout_s)
         self._last_id = uuid.uuid4().int
         self.flow_control: Any = None
         self.metrics: Any = None
@@ -60,8 +62,13 @@ class Chain:
         info = request.info = requestinfo.resolve(request)
         metrics = self.metrics
         started = metrics.begin(request) if metrics is not None else 0.0
+        task = None if info.long_running else self.deadlines.begin()
         try:
             response = await self._identified(request)
+        except asyncio.CancelledError:
+            if task is None or not self.deadlines.was_late(task):
+                raise
+            response = too_late()
         except ApiError as e:
             response = negotiation.error_response(request, e)
             if _NOT_ALLOWED in request.attributes:
@@ -74,10 +81,16 @@ class Chain:
         except Exception as e:
             log.exception("%s %s", request.method, request.path)
             response = negotiation.error_response(request, status.internal_error(str(e) or type(e).__name__))
-        if request.attributes:
-            _add_warnings(request, response)
+        finally:
+            if task is not None:
+                self.deadlines.end(task)
         headers = response.headers
-        headers["Audit-Id"] = request.attributes.get("audit_id") or self._new_id()
+        attributes = request.attributes
+        if attributes:
+            _add_warnings(request, response)
+            if (flow := attributes.get(FLOW)) is not None:
+                headers["X-Kubernetes-PF-FlowSchema-UID"], headers["X-Kubernetes-PF-PriorityLevel-UID"] = flow
+        headers["Audit-Id"] = attributes.get("audit_id") or self._new_id()
         headers.setdefault("Cache-Control", "no-cache, private")
         if metrics is not None:
             metrics.end(request, info, response, started)
@@ -105,13 +118,12 @@ class Chain:
             request.headers.pop("authorization", None)
         if request.raw_query and "timeout=" in request.raw_query and not request.info.long_running:
             seconds = _timeout_s(request.arg("timeout"))
-            if 0 < seconds < self.resources.services.config.request_timeout_s:
+            if 0 < seconds < self.deadlines.seconds:
                 try:
                     async with asyncio.timeout(seconds):
                         return await self._audited(request)
                 except TimeoutError:
-                    why = "Timeout: request did not complete within the allotted timeout"
-                    raise ApiError(504, "Timeout", why, {}) from None
+                    return too_late()
         return await self._audited(request)
 
     async def _audited(self, request: Request) -> Response:

@@ -42,7 +42,9 @@ class RequestInfo:
     @property
     def long_running(self) -> bool:
         return self.verb == "watch" or (
-            self.is_resource and self.subresource in ("proxy", "exec", "attach", "log", "portforward")
+            self.subresource in ("proxy", "exec", "attach", "log", "portforward")
+            if self.is_resource
+            else self.path.startswith("/debug/pprof/")
         )
 
 

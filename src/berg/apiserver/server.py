@@ -344,6 +344,8 @@ class APIServer:
             share_port=config.permit_port_sharing,
             list_headers=[*config.requestheader_group_headers, *config.requestheader_extra_headers_prefix],
             max_body_bytes=config.max_request_body_bytes,
+            http2_max_streams=config.http2_max_streams_per_connection,
+            goaway_chance=config.goaway_chance,
         )
         await self._http.start()
         self.port = self._http.port
@@ -404,8 +406,10 @@ class APIServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if hasattr(self, "chain") and self.chain.audit is not None:
-            await self.chain.audit.close()
+        if hasattr(self, "chain"):
+            self.chain.deadlines.stop()
+            if self.chain.audit is not None:
+                await self.chain.audit.close()
         if hasattr(self, "methods"):
             await self.methods.close()
             await self.authorizers.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from berg.machinery.quoting import quote
+
 _UNIT_NS = {
     "ns": 1,
     "us": 1_000,
@@ -22,10 +24,30 @@ _WHOLE = re.compile(rf"[+-]?(?:0|(?:{_PART.pattern})+)")
 def parse(text: str) -> int:
     """Nanoseconds. Raises ValueError with Go's message."""
     if not _WHOLE.fullmatch(text):
-        bare = re.fullmatch(r"[+-]?[0-9]+\.?[0-9]*", text)
-        raise ValueError(f'time: {"missing unit in" if bare else "invalid"} duration "{text}"')
+        raise ValueError(_fault(text))
     total = sum(int(Decimal(number) * _UNIT_NS[unit]) for number, unit in _PART.findall(text))
     return -total if text.startswith("-") else total
+
+
+def _fault(text: str) -> str:
+    """What Go finds wrong, reading from left to right."""
+    rest = text[1:] if text[:1] in ("+", "-") else text
+    while rest:
+        number = _NUMBER.match(rest)
+        if number is None or number[0] == ".":
+            break
+        unit = _UNIT.match(rest, number.end())
+        assert unit is not None
+        if not unit[0]:
+            return f"time: missing unit in duration {quote(text)}"
+        if unit[0] not in _UNIT_NS:
+            return f"time: unknown unit {quote(unit[0])} in duration {quote(text)}"
+        rest = rest[unit.end() :]
+    return f"time: invalid duration {quote(text)}"
+
+
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]*(?<=[0-9.])")
+_UNIT = re.compile(r"[^0-9.]*")
 
 
 def seconds(text: str) -> float:

@@ -5,12 +5,14 @@ Source: k8s.io/apimachinery pkg/labels, pkg/apis/meta/v1 LabelSelector.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from berg.machinery import names
+from berg.machinery.quoting import quote
 
 _OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": "gt", "Lt": "lt"}
 
@@ -195,7 +197,7 @@ class _Parser:
             raise ValueError(f"found '{key}', expected: identifier")
         if faults := names.qualified_name(key):
             told = "; ".join(faults).replace("a qualified name must", "a valid label key must")
-            raise ValueError(f'<nil>: Invalid value: "{key}": {told}')
+            raise ValueError(f"<nil>: Invalid value: {quote(key)}: {told}")
         if absent:
             return Requirement(key, "!")
         if self._peek() in ("", ","):
@@ -209,7 +211,7 @@ class _Parser:
             _whole(values[0])
         for position, value in enumerate(values):
             if faults := names.label_value(value):
-                raise ValueError(f'values[{position}][{key}]: Invalid value: "{value}": {"; ".join(faults)}')
+                raise ValueError(f"values[{position}][{key}]: Invalid value: {quote(value)}: {'; '.join(faults)}")
         return Requirement(key, operation, frozenset(values))
 
     def _value(self) -> str:
@@ -225,7 +227,8 @@ class _Parser:
             raise ValueError(f"found '{opening}' expected: '('")
         first = self._peek()
         if first == ")":
-            raise ValueError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty")
+            self._next()
+            return [""]
         if first != "," and not _is_word(first):
             raise ValueError(f"found '{first}', expected: ',', ')' or identifier")
         values: list[str] = []
@@ -245,8 +248,9 @@ def _is_word(token: str) -> bool:
 
 
 def _whole(value: str) -> None:
-    try:
-        int(value)
-    except ValueError:
+    if not _INTEGER.fullmatch(value) or not -(1 << 63) <= int(value) < 1 << 63:
         why = "for 'Gt', 'Lt' operators, the value must be an integer"
-        raise ValueError(f'values[0]: Invalid value: "{value}": {why}') from None
+        raise ValueError(f'values[0]: Invalid value: "{value}": {why}')
+
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")

@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from berg.machinery.quoting import quote
+
 Obj = dict[str, Any]
 """An object in Kubernetes' JSON shape."""
 
@@ -74,7 +76,7 @@ class FieldError:
 
 def _show(value: Any) -> str:
     if isinstance(value, str):
-        return orjson.dumps(value).decode()
+        return quote(value)
     if value is None:
         return "null"
     try:
@@ -100,7 +102,7 @@ def type_invalid(path: str, value: Any, detail: str) -> FieldError:
 
 def not_supported(path: str, value: Any, supported: Sequence[str]) -> FieldError:
     """`supported` is listed in the order given; upstream sorts what comes from a set."""
-    names = ", ".join(orjson.dumps(s).decode() for s in supported)
+    names = ", ".join(map(quote, supported))
     return FieldError("FieldValueNotSupported", path, value, f"supported values: {names}" if names else "")
 
 

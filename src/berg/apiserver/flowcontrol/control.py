@@ -25,7 +25,7 @@ from berg.apiserver.flowcontrol.borrowing import Ask
 from berg.apiserver.flowcontrol.level import Level, Rejected
 from berg.apiserver.flowcontrol.turns import Turns
 from berg.apiserver.histogram import Histogram
-from berg.apiserver.http.message import Request, Response, User
+from berg.apiserver.http.message import FLOW, Request, Response, User
 from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.services import Services
 from berg.apiserver.requestinfo import RequestInfo
@@ -164,13 +164,14 @@ class FlowControl:
             level.start(width)
         else:
             await self._wait(level, figures, _flow(schema, user, info), width)
+        request.attributes[FLOW] = (schema["metadata"].get("uid", ""), level.uid)
         figures.dispatched += 1
         figures.executing += 1
         figures.seats += width
         try:
             if width > 1:
                 await self._turns.take()
-            response = await next_(request)
+            return await next_(request)
         finally:
             figures.executing -= 1
             figures.seats -= width
@@ -178,9 +179,6 @@ class FlowControl:
                 asyncio.get_running_loop().call_soon(level.finish, width)
             else:
                 level.finish(width)
-        response.headers["X-Kubernetes-PF-FlowSchema-UID"] = schema["metadata"].get("uid", "")
-        response.headers["X-Kubernetes-PF-PriorityLevel-UID"] = level.uid
-        return response
 
     async def _wait(self, level: Level, figures: Figures, flow: str, width: int) -> None:
         """Raises TooManyRequests."""

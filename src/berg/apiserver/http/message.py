@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qs
+
+_BAD_PAIR = re.compile(r"[;]|%(?![0-9A-Fa-f]{2})")
+"""what makes Go's parser drop a pair of a query"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,12 +68,17 @@ class Request:
     """what one stage leaves for a later one (audit annotations, warnings, …)"""
     peer_intermediates: tuple[bytes, ...] = ()
     """what the client sent with it, between it and an authority"""
+    protocol: str = "HTTP/1.1"
+    """as traces tell it"""
     _query: dict[str, list[str]] | None = None
 
     @property
     def query(self) -> dict[str, list[str]]:
         if self._query is None:
-            self._query = parse_qs(self.raw_query, keep_blank_values=True)
+            raw = self.raw_query
+            if _BAD_PAIR.search(raw):
+                raw = "&".join(pair for pair in raw.split("&") if not _BAD_PAIR.search(pair))
+            self._query = parse_qs(raw, keep_blank_values=True)
         return self._query
 
     def arg(self, name: str, default: str = "") -> str:
@@ -92,5 +101,8 @@ class Response:
     stream: AsyncIterator[bytes] | None = None
     upgrade: Upgrade | None = None
 
+
+FLOW = "flow"
+"""in a request's attributes: the UIDs of its flow schema and priority level, which its answer tells"""
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -88,11 +88,10 @@ def decode(
 def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
     """Fills in a missing kind and apiVersion; refuses another one."""
     if not isinstance(obj, dict):
-        raise _unrecognized(resource.kind, f"{_NO_KIND}json: cannot unmarshal {_go_kind(obj)} into {_HEAD}", body)
+        raise _unrecognized(resource.kind, no_kind(obj), body)
     for field in ("apiVersion", "kind"):
-        if not isinstance(value := obj.get(field), str | None):
-            why = f"json: cannot unmarshal {_go_kind(value)} into Go struct field .{field} of type string"
-            raise _unrecognized(resource.kind, f"{_NO_KIND}{why}", body)
+        if (why := no_text(obj, field)) is not None:
+            raise _unrecognized(resource.kind, why, body)
     kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
     if kind != resource.kind:
         raise _another_kind(resource, kind, version)
@@ -108,7 +107,20 @@ def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
         obj["metadata"] = {}
 
 
-def _go_kind(value: object) -> str:
+def no_kind(value: object) -> str:
+    """Why something that is no object has no kind."""
+    return f"{_NO_KIND}json: cannot unmarshal {go_kind(value)} into {_HEAD}"
+
+
+def no_text(obj: Obj, field: str) -> str | None:
+    """Why a kind or version of another type is none."""
+    value = obj.get(field)
+    if isinstance(value, str | None):
+        return None
+    return f"{_NO_KIND}json: cannot unmarshal {go_kind(value)} into Go struct field .{field} of type string"
+
+
+def go_kind(value: object) -> str:
     """What encoding/json calls it."""
     if isinstance(value, bool):
         return "bool"

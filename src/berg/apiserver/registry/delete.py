@@ -23,7 +23,6 @@ from berg.machinery.clock import parse_rfc3339, rfc3339
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEntry, KeyMissing, RevisionConflict
 
-_POLICIES = ("Foreground", "Background", "Orphan")
 WORKERS = 16
 
 
@@ -33,27 +32,6 @@ class Deleted:
 
     entry: CacheEntry
     gone: bool
-
-
-def validate_options(options: Obj) -> None:
-    """Raises Invalid."""
-    errors = []
-    policy = options.get("propagationPolicy")
-    if policy is not None and options.get("orphanDependents") is not None:
-        errors.append(
-            status.invalid_value(
-                "propagationPolicy",
-                policy,
-                "orphanDependents and deletionPropagation cannot be both set",
-            )
-        )
-    if policy is not None and policy not in _POLICIES:
-        errors.append(status.not_supported("propagationPolicy", policy, [*_POLICIES, "nil"]))
-    dry_run = options.get("dryRun") or []
-    if dry_run and dry_run != ["All"]:
-        errors.append(status.not_supported("dryRun", dry_run, ["All"]))
-    if errors:
-        raise status.invalid("meta.k8s.io", "DeleteOptions", "", errors)
 
 
 async def delete(call: Call, options: Obj) -> Deleted:

@@ -14,15 +14,17 @@ Source: kubernetes.io/docs/reference/using-api/api-concepts, k8s.io/apiserver pk
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
+from berg.apiserver.registry.decoding import go_kind
 from berg.apiserver.registry.options import ListOptions
 from berg.apiserver.registry.registry import Registry
 from berg.apiserver.registry.selection import Selection
 from berg.machinery import status
+from berg.machinery.codec import json as json_codec
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import Listing, TooLargeResourceVersion
@@ -118,21 +120,42 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 
 def _decode_token(token: str) -> tuple[str, int]:
-    head = "invalid continue token: continue key is not valid"
+    head = f"invalid continue token: {_BAD_KEY}"
     fault = next((i for i, c in enumerate(token) if c not in _BASE64), None)
     if fault is not None or len(token) % 4 == 1:
         place = len(token) - 1 if fault is None else fault
         raise status.bad_request(f"{head}: illegal base64 data at input byte {place}")
     try:
-        parsed = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if parsed["v"] != "meta.k8s.io/v1" or not parsed["rv"]:
-            raise ValueError("not a version of tokens that this server knows")
-        start, revision = str(parsed["start"]), int(parsed["rv"])
-        if ".." in start.split("/"):
-            raise ValueError("continue key is not valid")
-        return start.removesuffix("\0"), revision
-    except (ValueError, KeyError, TypeError, binascii.Error) as e:
+        parsed = json_codec.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))) or {}
+        version, revision, start = _typed(parsed)
+    except ValueError as e:
         raise status.bad_request(f"{head}: {e}") from None
+    if version != "meta.k8s.io/v1":
+        raise status.bad_request(f"{head}: server does not recognize this encoded version {version}")
+    if not revision:
+        why = "incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
+        raise status.bad_request(f"{head}: {why}")
+    if not start:
+        raise status.bad_request(f"{head}: empty encoded start key (version meta.k8s.io/v1)")
+    if start.endswith("/") or any(part in ("", ".", "..") for part in start.removeprefix("/").split("/")):
+        raise status.bad_request(f"{head}: {start}")
+    return start.removeprefix("/").removesuffix("\0"), revision
+
+
+_BAD_KEY = "continue key is not valid"
+_TOKEN: tuple[tuple[str, type, str], ...] = (("v", str, "string"), ("rv", int, "int64"), ("start", str, "string"))
+
+
+def _typed(token: Any) -> list[Any]:
+    """Raises ValueError, in the decoder's words."""
+    if not isinstance(token, dict):
+        raise ValueError(f"json: cannot unmarshal {go_kind(token)} into Go value of type storage.continueToken")
+    for name, kind, go in _TOKEN:
+        value = token.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            shown = f"{go_kind(value)} {value}" if isinstance(value, float) else go_kind(value)
+            raise ValueError(f"json: cannot unmarshal {shown} into Go struct field continueToken.{name} of type {go}")
+    return [token.get(name) or kind() for name, kind, _ in _TOKEN]
 
 
 def _expired_token(after: str) -> ApiError:
@@ -174,7 +197,7 @@ async def body(registry: Registry, resource: Resource, page: Page) -> bytes:
             obj.pop("kind", None)
             obj.pop("apiVersion", None)
         items = b",".join([orjson.dumps(o) for o in objs])
-    return b"".join((head[:-1], b',"items":[', items, b"]}"))
+    return b"".join((head[:-1], b',"items":[', items, b"]}\n"))
 
 
 def _joined(head: bytes, resource: Resource, raws: list[bytes]) -> bytes:
@@ -184,5 +207,5 @@ def _joined(head: bytes, resource: Resource, raws: list[bytes]) -> bytes:
     size = len(lead)
     parts: list[bytes | memoryview] = [memoryview(r)[size if r.startswith(lead) else 1 :] for r in raws]
     parts[0] = b"".join((head[:-1], b',"items":[{', parts[0]))
-    parts[-1] = b"".join((parts[-1], b"]}"))
+    parts[-1] = b"".join((parts[-1], b"]}\n"))
     return b",{".join(parts)

@@ -32,7 +32,9 @@ CBOR_OFFERED = "cbor"
 GZIP_THRESHOLD_BYTES = 128 * 1024
 GZIP_LEVEL = 1
 IN_THREAD_BYTES = 1 << 20
-_BROWSERS = ("curl/", "Wget/", "Mozilla/5.0")
+_BROWSERS = ("curl", "Wget", "Mozilla/5.0")
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+"""what Go reads as a boolean that is true"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -129,25 +131,26 @@ def _offered(request: Request) -> tuple[str, ...]:
 
 
 def _wants_pretty(request: Request) -> bool:
-    if request.raw_query and "pretty" in request.query:
-        return request.arg("pretty") not in ("0", "false", "False")
+    if request.raw_query and (asked := request.arg("pretty")):
+        return asked in _TRUE
     return request.headers.get("user-agent", "").startswith(_BROWSERS)
 
 
 def encode(obj: Obj, accepted: Accepted = PLAIN) -> bytes:
     if accepted.media_type == JSON:
         if accepted.pretty:
-            return orjson.dumps(obj, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        return json_codec.dumps(obj)
+            return orjson.dumps(obj, option=orjson.OPT_INDENT_2)
+        return json_codec.dumps(obj) + b"\n"
     return encode_raw(json_codec.dumps(obj), accepted, obj)
 
 
 def encode_raw(raw: bytes, accepted: Accepted, obj: Obj | None = None) -> bytes:
-    """`raw` is the object's JSON; parsed only where the encoding is another one."""
+    """`raw` is the object's JSON; parsed only where the encoding is another one. JSON on one line ends with a newline,
+    as Go's encoder ends it (a list brings its own, so that it is not copied)."""
     if accepted.media_type == JSON:
         if accepted.pretty:
-            return orjson.dumps(orjson.loads(raw), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        return raw
+            return orjson.dumps(orjson.loads(raw), option=orjson.OPT_INDENT_2)
+        return raw if raw.endswith(b"\n") else raw + b"\n"
     if obj is None:
         obj = orjson.loads(raw)
     if accepted.media_type == YAML:

@@ -84,8 +84,17 @@ def validate(registry: Registry, obj: Obj) -> list[FieldError]:
 def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
     """What may never change, and what must stay well-formed."""
     meta, old_meta = obj["metadata"], old["metadata"]
-    errors = validate(registry, obj) if meta.get("name") != old_meta.get("name") else _validate_maps(meta)
-    errors += _validate_finalizers(meta.get("finalizers") or [], registry)
+    if meta.get("name") != old_meta.get("name"):
+        errors = validate(registry, obj)
+    else:
+        errors = _validate_maps(meta) + _validate_finalizers(meta.get("finalizers") or [], registry)
+    return errors + changes(obj, old)
+
+
+def changes(obj: Obj, old: Obj) -> list[FieldError]:
+    """What may never change, and once more what labels and owners say."""
+    meta, old_meta = obj["metadata"], old["metadata"]
+    errors: list[FieldError] = []
     if old_meta.get("deletionTimestamp"):
         added = sorted(set(meta.get("finalizers") or ()) - set(old_meta.get("finalizers") or ()))
         if added:
@@ -99,7 +108,7 @@ def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
     for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if meta.get(field) != old_meta.get(field):
             errors.append(status.invalid_value(f"metadata.{field}", meta.get(field), "field is immutable"))
-    return errors
+    return errors + _validate_maps(meta)
 
 
 @lru_cache(maxsize=4096)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from berg.apiserver.http.message import Request
 from berg.apiserver.registry.decoding import IGNORE, STRICT, WARN
 from berg.apiserver.requestinfo import is_true
 from berg.machinery import fields, labels, status
+from berg.machinery.quoting import quote
 from berg.machinery.status import ApiError, FieldError, Obj
 
 _MODES = (IGNORE, STRICT, WARN)
@@ -42,10 +44,12 @@ def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteO
         return NO_OPTIONS
     query = request.query
     errors: list[FieldError] = []
-    dry_run = query.get("dryRun") or []
-    if dry_run and dry_run != ["All"]:
-        errors.append(status.not_supported("dryRun", dry_run, ["All"]))
     manager = request.arg("fieldManager")
+    force: bool | None = None
+    if "force" in query and kind == "PatchOptions":
+        force = is_true(query["force"])
+        if not apply:
+            errors.append(status.forbidden_field("force", "may not be specified for non-apply patch"))
     if apply and not manager:
         errors.append(status.required("fieldManager", "is required for apply patch"))
     if len(manager.encode()) > 128:
@@ -54,17 +58,18 @@ def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteO
     if fault is not None:
         why = f"invalid character U+{ord(fault[1]):04X} (at position {len(manager[: fault[0]].encode())})"
         errors.append(status.invalid_value("fieldManager", manager, why))
+    dry_run = query.get("dryRun") or []
+    errors += invalid_dry_run(dry_run)
     mode = request.arg("fieldValidation") or WARN
     if mode not in _MODES:
         errors.append(status.not_supported("fieldValidation", mode, ["", *_MODES]))
-    force: bool | None = None
-    if "force" in query and kind == "PatchOptions":
-        force = is_true(query["force"])
-        if not apply:
-            errors.append(status.forbidden_field("force", "may not be specified for non-apply patch"))
     if errors:
         raise status.invalid("meta.k8s.io", kind, "", errors)
     return WriteOptions(bool(dry_run), manager, mode, force)
+
+
+def invalid_dry_run(values: list[str]) -> list[FieldError]:
+    return [status.not_supported("dryRun", values, ["All"])] if any(v != "All" for v in values) else []
 
 
 EVERY_FIELD = fields.FieldSelector()
@@ -87,8 +92,8 @@ class ListOptions:
 NO_LIST_OPTIONS = ListOptions()
 
 
-def list_options(request: Request) -> ListOptions:
-    """Raises BadRequest, Invalid."""
+def list_options(request: Request, *, may_watch: bool = True) -> ListOptions:
+    """Raises BadRequest, Invalid. A deletion of many (`may_watch` False) watches nothing."""
     if not request.raw_query:
         return NO_LIST_OPTIONS
     query = request.query
@@ -98,10 +103,10 @@ def list_options(request: Request) -> ListOptions:
             fields.parse(request.arg("fieldSelector")) if "fieldSelector" in query else EVERY_FIELD,
             request.arg("resourceVersion"),
             request.arg("resourceVersionMatch"),
-            _integer(request, "limit") or 0,
+            integer(request, "limit") or 0,
             request.arg("continue"),
-            _integer(request, "timeoutSeconds"),
-            is_true(query.get("watch")),
+            integer(request, "timeoutSeconds"),
+            may_watch and is_true(query.get("watch")),
             is_true(query.get("allowWatchBookmarks")),
             is_true(query["sendInitialEvents"]) if "sendInitialEvents" in query else None,
         )
@@ -111,19 +116,20 @@ def list_options(request: Request) -> ListOptions:
     return options
 
 
-def _integer(request: Request, name: str) -> int | None:
-    text = request.arg(name)
-    if not text:
+def integer(request: Request, name: str) -> int | None:
+    """Raises BadRequest."""
+    if name not in request.query:
         return None
-    try:
-        value = int(text) if text.isascii() and "_" not in text and text.strip() == text else None
-    except ValueError:
-        value = None
-    if value is None:
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    text = request.arg(name)
+    if not _INTEGER.fullmatch(text):
+        raise status.bad_request(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax")
+    value = int(text)
     if not -(1 << 63) <= value < 1 << 63:
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+        raise status.bad_request(f"strconv.ParseInt: parsing {quote(text)}: value out of range")
     return value
+
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 _WITH_CONTINUE = "resourceVersionMatch is forbidden when continue is provided"
@@ -180,11 +186,13 @@ def _validate(o: ListOptions) -> None:
 
 
 def check_version(version: str, *, watch: bool = False) -> None:
-    """Raises BadRequest, and for a watch, as upstream does, an error of the server."""
-    if version.isascii() and version.isdigit() and int(version) < 1 << 64:
+    """Raises BadRequest, and for a watch (and a GET), as upstream does, an error of the server."""
+    digits = version.isascii() and version.isdigit()
+    if digits and int(version) < 1 << 64:
         return
-    why = "value out of range" if version.isascii() and version.isdigit() else "invalid syntax"
-    text = f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: parsing "{version}": {why}'
+    shown = quote(version)
+    why = "value out of range" if digits else "invalid syntax"
+    text = f"resourceVersion: Invalid value: {shown}: strconv.ParseUint: parsing {shown}: {why}"
     if watch:
         raise ApiError(500, "", text)
     raise status.bad_request(f"invalid resource version: {text}")

@@ -22,7 +22,8 @@ from berg.apiserver.registry import fieldmanager, objectmeta
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.entries import Unstored
 from berg.machinery import status
-from berg.machinery.status import Obj
+from berg.machinery.quoting import quote
+from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEntry, KeyMissing, RevisionConflict
 
 MAX_ATTEMPTS = 30
@@ -117,6 +118,8 @@ async def _update_once(
     stored = False
     try:
         errors = objectmeta.validate_update(registry, obj, old)
+        if errors:
+            errors += objectmeta.changes(obj, old)  # upstream's strategies look at them once more
         if call.subresource == "status":
             if strategy.authorize_status is not None:
                 errors += await strategy.authorize_status(context, obj, old)
@@ -150,8 +153,7 @@ def _check_preconditions(call: Call, key: str, meta: Obj, old_meta: Obj) -> None
         meta["resourceVersion"] = old_meta["resourceVersion"]
     elif version != old_meta["resourceVersion"]:
         if not version.isdigit():
-            error = status.invalid_value("metadata.resourceVersion", version, "must be an unsigned integer")
-            raise registry.invalid(call.name, [error])
+            raise ApiError(500, "", f"strconv.ParseUint: parsing {quote(version)}: invalid syntax")
         raise registry.conflict(call.name)
 
 
@@ -166,11 +168,13 @@ def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
     """System metadata, the half of the object that this endpoint does not write, and the generation."""
     strategy, context = call.registry.strategy, call.context
     meta, old_meta = obj["metadata"], old["metadata"]
-    for field in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
+    for field in ("uid", "creationTimestamp", "deletionTimestamp", "generation"):
         if field in old_meta:
             meta[field] = old_meta[field]
-        else:
-            meta.pop(field, None)
+    if "generation" not in old_meta:
+        meta.pop("generation", None)
+    if meta.get("deletionGracePeriodSeconds") is None and "deletionGracePeriodSeconds" in old_meta:
+        meta["deletionGracePeriodSeconds"] = old_meta["deletionGracePeriodSeconds"]
     meta.pop("selfLink", None)
     if call.subresource == "status":
         _keep_all_but_status(obj, old, strategy.status_metadata)

@@ -17,14 +17,14 @@ from berg.apiserver.registry import decoding, fieldmanager, listing, negotiation
 from berg.apiserver.registry import delete as deleting
 from berg.apiserver.registry import update as updating
 from berg.apiserver.registry.call import Call
+from berg.apiserver.registry.delete_options import delete_options
 from berg.apiserver.registry.negotiation import LIST_SHAPES, OBJECT_SHAPES, Accepted
-from berg.apiserver.registry.options import WriteOptions, list_options, write_options
+from berg.apiserver.registry.options import WriteOptions, check_version, list_options, write_options
 from berg.apiserver.registry.registry import Registry
 from berg.apiserver.registry.selection import Selection
 from berg.apiserver.registry.strategy import Context
 from berg.apiserver.registry.views import WHOLE, View
-from berg.apiserver.requestinfo import RequestInfo, is_true
-from berg.machinery import status
+from berg.apiserver.requestinfo import RequestInfo
 from berg.machinery.fields import FieldRequirement, FieldSelector
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
@@ -85,9 +85,7 @@ async def get(request: Request, registry: Registry, resource: Resource, view: Vi
 
 async def _not_older(registry: Registry, version: str) -> None:
     assert registry.cacher is not None
-    if not version.isdigit():
-        why = f'strconv.ParseUint: parsing "{version}": invalid syntax'
-        raise status.bad_request(f'resourceVersion: Invalid value: "{version}": {why}')
+    check_version(version, watch=True)
     try:
         await registry.cacher.wait_for(int(version))
     except TooLargeResourceVersion as e:
@@ -217,38 +215,6 @@ async def patch(request: Request, registry: Registry, resource: Resource, view: 
     return await show(request, registry, resource, done.entry, accepted, code=code, view=view)
 
 
-def delete_options(request: Request) -> Obj:
-    """From the body, else from the query. Raises ApiError."""
-    if request.body:
-        parsed, _ = decoding.parse_body(request, "DeleteOptions")
-        if not isinstance(parsed, dict):
-            raise status.bad_request("decoded object cannot be converted to DeleteOptions")
-        kind = parsed.get("kind") or "DeleteOptions"
-        if kind != "DeleteOptions":
-            version = parsed.get("apiVersion") or "meta.k8s.io/v1"
-            scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
-            why = f'no kind "{kind}" is registered for version "{version}" in scheme "{scheme}"'
-            raise status.bad_request(why)
-        options: Obj = parsed
-    else:
-        options = {}
-        if request.raw_query:
-            if request.arg("gracePeriodSeconds"):
-                try:
-                    options["gracePeriodSeconds"] = int(request.arg("gracePeriodSeconds"))
-                except ValueError:
-                    text = request.arg("gracePeriodSeconds")
-                    raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
-            if request.arg("propagationPolicy"):
-                options["propagationPolicy"] = request.arg("propagationPolicy")
-            if "orphanDependents" in request.query:
-                options["orphanDependents"] = is_true(request.query["orphanDependents"])
-            if "dryRun" in request.query:
-                options["dryRun"] = request.query["dryRun"]
-    deleting.validate_options(options)
-    return {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1", **options}
-
-
 async def delete(request: Request, registry: Registry, resource: Resource) -> Response:
     accepted = negotiation.negotiate(request, OBJECT_SHAPES, registry.media_types)
     options = delete_options(request)
@@ -267,7 +233,7 @@ async def delete(request: Request, registry: Registry, resource: Resource) -> Re
 async def delete_collection(request: Request, registry: Registry, resource: Resource) -> Response:
     accepted = negotiation.negotiate(request, LIST_SHAPES, registry.media_types)
     info: RequestInfo = request.info
-    selecting = list_options(request)
+    selecting = list_options(request, may_watch=False)
     options = delete_options(request)
     await registry.open()
     namespace = info.namespace if registry.storage.namespaced else ""

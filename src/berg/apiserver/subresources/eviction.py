@@ -9,6 +9,7 @@ from typing import Any
 
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import delete as deleting
+from berg.apiserver.registry import delete_options
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.registry import Registry
@@ -151,7 +152,7 @@ async def _delete(call: Call, options: Obj) -> None:
         conditions = pod.setdefault("status", {}).setdefault("conditions", [])
         metas.set_condition(conditions, condition, parse_rfc3339(now))
 
-    deleting.validate_options(options)
+    delete_options.validate(options)
     wanted = options.get("preconditions") or {}
     if not call.dry_run:
         if "resourceVersion" in wanted:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from berg.machinery.quoting import quote
 from berg.machinery.status import Obj
 
 MAX_DEPTH = 250
@@ -124,11 +125,6 @@ def _duplicates(data: bytes) -> list[str]:
 
     walk(root, "")
     return list(found)[:100]
-
-
-def quote(text: str) -> str:
-    """As Go's strconv.Quote writes text that people type."""
-    return orjson.dumps(text).decode()
 
 
 # ---- encoding/json's words for syntax errors ------------------------------------------------------------
