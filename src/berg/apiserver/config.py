@@ -26,6 +26,11 @@ class Config:
     tls_cipher_suites: list[str] = field(default_factory=list)
     tls_curve_preferences: list[str] = field(default_factory=list)
     permit_port_sharing: bool = False
+    disable_http2_serving: bool = False
+    http2_max_streams_per_connection: int = 0
+    """0: as upstream's HTTP/2 library has it, 100"""
+    goaway_chance: float = 0.0
+    """how many requests end an HTTP/2 connection, so that its client may find another server"""
     cors_allowed_origins: list[str] = field(default_factory=list)
     strict_transport_security_directives: list[str] = field(default_factory=list)
     client_ca_file: str = ""

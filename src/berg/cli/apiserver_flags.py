@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-_HTTP2 = "HTTP/1.1 is what this server speaks"
 _GO = "a matter of the Go runtime"
 _WATCH_CACHE = "every resource is in the watch cache, which grows and shrinks by itself"
 _ETCD = "counts and sizes are taken when the metrics are asked for; nothing is polled"
@@ -13,9 +12,6 @@ _EMULATION = "one version is served: v1.37"
 
 ACCEPTED: dict[str, tuple[bool, str]] = {
     # connections
-    "disable-http2-serving": (True, _HTTP2),
-    "http2-max-streams-per-connection": (False, _HTTP2),
-    "goaway-chance": (False, _HTTP2),
     "permit-address-sharing": (True, "addresses in TIME_WAIT are always used again"),
     "max-connection-bytes-per-sec": (False, "connections are not throttled"),
     "egress-selector-config-file": (False, "connections are made directly"),

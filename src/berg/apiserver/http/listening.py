@@ -47,6 +47,7 @@ def _context(config: Config, cert: str, key: str) -> ssl.SSLContext:
         min_version=config.tls_min_version,
         cipher_suites=config.tls_cipher_suites,
         curves=config.tls_curve_preferences,
+        protocols=tls.PROTOCOLS if not config.disable_http2_serving else ("http/1.1",),
     )
 
 

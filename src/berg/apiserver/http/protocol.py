@@ -24,7 +24,7 @@ import httptools
 
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.http.stream import RawStream
-from berg.apiserver.http.tls import intermediates
+from berg.apiserver.http.tls import Peer, intermediates
 from berg.machinery import status
 from berg.machinery.codec import json as codec
 
@@ -96,7 +96,19 @@ class HTTPProtocol(asyncio.Protocol):
             self.peer_certificate = tls.getpeercert(binary_form=True)
             if self.peer_certificate is not None:
                 self.peer_intermediates = intermediates(tls)
+            if tls.selected_alpn_protocol() == "h2":
+                self._hand_over()
+                return
         self.server.connections.add(self)
+
+    def _hand_over(self) -> None:
+        """The client speaks HTTP/2."""
+        from berg.apiserver.http.http2 import HTTP2Protocol
+
+        peer = Peer(self.remote, self.peer_certificate, self.peer_intermediates)
+        successor = HTTP2Protocol(self.server, peer)
+        self.transport.set_protocol(successor)
+        successor.connection_made(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = self._closed = True
@@ -200,9 +212,7 @@ class HTTPProtocol(asyncio.Protocol):
             self._body.append(body)
 
     def _reject_body(self) -> None:
-        error = status.too_large(f"limit is {self.server.max_body_bytes}")
-        headers = {"Cache-Control": "no-cache, private"}
-        self._abandon(Response(413, codec.dumps(error.to_status()), headers=headers))
+        self._abandon(too_large(self.server.max_body_bytes))
 
     def on_message_complete(self) -> None:
         self._in_message = False
@@ -283,7 +293,7 @@ class HTTPProtocol(asyncio.Protocol):
         """False when the connection is not to be read on."""
         if self.closing and self.transport.is_closing():
             if response.stream is not None:
-                await _close_stream(response)
+                await close_stream(response)
             return False
         if response.upgrade is not None:
             await self._upgrade(request, response)
@@ -293,7 +303,7 @@ class HTTPProtocol(asyncio.Protocol):
             keep_alive = False
         if response.stream is not None:
             if request.method == "HEAD":
-                await _close_stream(response)
+                await close_stream(response)
             else:
                 await self._stream(request, response, keep_alive)
         if response.stream is None or request.method == "HEAD":
@@ -354,7 +364,7 @@ class HTTPProtocol(asyncio.Protocol):
             raise
         finally:
             self.streaming = False
-            await _close_stream(response)
+            await close_stream(response)
 
     async def _drain(self) -> None:
         """Waits until the client has read; drops it when it does not."""
@@ -405,6 +415,19 @@ class HTTPProtocol(asyncio.Protocol):
             self._closed = True
             self.transport.close()
 
+    def busy(self) -> set[asyncio.Task[None]]:
+        return {self.task} if self.task is not None and not self.streaming and self.raw is None else set()
+
+    def streams_under_way(self) -> set[asyncio.Task[None]]:
+        return {self.task} if self.task is not None and self.streaming else set()
+
+    def tasks(self) -> set[asyncio.Task[None]]:
+        return {self.task} if self.task is not None else set()
+
+    def sweep(self, now: float) -> None:
+        if self.overdue(now):
+            self.shut_down()
+
     def overdue(self, now: float) -> bool:
         """Nothing has come for long, or not all that should have; never while it answers something."""
         if self.task is not None or self.raw is not None:
@@ -412,7 +435,13 @@ class HTTPProtocol(asyncio.Protocol):
         return now > self._deadline if self._in_message else now - self.last_active > IDLE_S
 
 
-async def _close_stream(response: Response) -> None:
+def too_large(limit_bytes: int) -> Response:
+    """What a client is told whose body is larger."""
+    error = status.too_large(f"limit is {limit_bytes}")
+    return Response(413, codec.dumps(error.to_status()), headers={"Cache-Control": "no-cache, private"})
+
+
+async def close_stream(response: Response) -> None:
     close = getattr(response.stream, "aclose", None)
     if close is not None:
         with contextlib.suppress(Exception):

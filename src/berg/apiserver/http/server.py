@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
+from typing import Protocol
 
 from berg.apiserver.http.message import Handler
 from berg.apiserver.http.protocol import HTTPProtocol
@@ -17,6 +18,32 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0
 """for the end of streams, when the server stops"""
+
+
+class Connection(Protocol):
+    """Of one client, whatever it speaks."""
+
+    def shut_down(self) -> None:
+        """No more requests; it closes when those are answered that are under way."""
+        ...
+
+    def abort(self) -> None: ...
+
+    def sweep(self, now: float) -> None:
+        """Closes what has been idle, or unfinished, too long."""
+        ...
+
+    def busy(self) -> set[asyncio.Task[None]]:
+        """Requests under way that will end by themselves."""
+        ...
+
+    def streams_under_way(self) -> set[asyncio.Task[None]]:
+        """Answers that may never end."""
+        ...
+
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """All, and connections given away."""
+        ...
 
 
 class HTTPServer:
@@ -32,13 +59,17 @@ class HTTPServer:
         max_body_bytes: int = 3 << 20,
         share_port: bool = False,
         list_headers: Sequence[str] = (),
+        http2_max_streams: int = 0,
+        goaway_chance: float = 0.0,
     ) -> None:
         """`share_port`: other processes may listen on the same address and port (SO_REUSEPORT)."""
         self.handler = handler
         self.host = host
         self.port = port
         self.max_body_bytes = max_body_bytes
-        self.connections: set[HTTPProtocol] = set()
+        self.http2_max_streams = http2_max_streams
+        self.goaway_chance = goaway_chance
+        self.connections: set[Connection] = set()
         self.stopping = False
         self._tls = tls
         self._share_port = share_port
@@ -77,8 +108,7 @@ class HTTPServer:
         """Closes what has been idle too long. One timer for all connections."""
         now = time.monotonic()
         for connection in list(self.connections):
-            if connection.overdue(now):
-                connection.shut_down()
+            connection.sweep(now)
         self._sweeper = self.loop.call_later(10.0, self._sweep)
 
     async def stop(self, grace_s: float = 1.0) -> None:
@@ -91,12 +121,12 @@ class HTTPServer:
         for connection in list(self.connections):
             connection.shut_down()
         await self.drain(grace_s)
-        streams = [c.task for c in self.connections if c.task is not None and c.streaming]
+        streams = [task for c in self.connections for task in c.streams_under_way()]
         for task in streams:
             task.cancel()
         if streams:
             await asyncio.wait(streams, timeout=LAST_WORDS_S)
-        tasks = [c.task for c in self.connections if c.task is not None]
+        tasks = [task for c in self.connections for task in c.tasks()]
         for connection in list(self.connections):
             connection.abort()
         if tasks:
@@ -105,7 +135,7 @@ class HTTPServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Until every request is answered that is under way; streams, and connections given away, may go on."""
-        busy = [c.task for c in self.connections if c.task is not None and not c.streaming and c.raw is None]
+        busy = [task for c in self.connections for task in c.busy()]
         if busy:
             await asyncio.wait(busy, timeout=timeout_s)
 

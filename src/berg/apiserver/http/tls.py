@@ -16,7 +16,7 @@ import logging
 import ssl
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ VERSIONS = {
 _CURVES = {"23": "P-256", "24": "P-384", "25": "P-521", "29": "X25519", "4588": "X25519MLKEM768"}
 """CurveID → OpenSSL's name"""
 
+PROTOCOLS = ("h2", "http/1.1")
+"""which of them a connection speaks that could speak both: the first, here as upstream"""
+
 _VERIFY_PEER = 1
 _SET_GROUPS_LIST = 92
 _DER = 2
@@ -40,6 +43,15 @@ class BadTLSOption(ValueError):
     """A flag about TLS that cannot be followed."""
 
 
+class Peer(NamedTuple):
+    """Who is at the other end of a connection."""
+
+    remote: str
+    certificate: bytes | None
+    """DER"""
+    intermediates: tuple[bytes, ...]
+
+
 def server_context(
     cert_file: str,
     key_file: str,
@@ -48,6 +60,7 @@ def server_context(
     min_version: str = "",
     cipher_suites: Sequence[str] = (),
     curves: Sequence[str] = (),
+    protocols: Sequence[str] = PROTOCOLS,
 ) -> ssl.SSLContext:
     """Raises BadTLSOption, OSError, ssl.SSLError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -55,7 +68,7 @@ def server_context(
         raise BadTLSOption(f'unknown tls version "{min_version}"')
     context.minimum_version = VERSIONS[min_version or "VersionTLS12"]
     context.load_cert_chain(cert_file, key_file)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(protocols))
     context.num_tickets = 0  # Go's, Python's and curl's clients never come back with one; two cost 0.4 of 1.1 ms
     if cipher_suites:
         context.set_ciphers(":".join(_openssl_name(c) for c in cipher_suites))

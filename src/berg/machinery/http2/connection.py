@@ -328,10 +328,8 @@ class Connection(asyncio.Protocol):
         if stream is not None:
             self._trailers(stream, headers, ended)
             return
-        if not number & 1:
+        if not number & 1 or number <= self._last:
             raise Broken(f.PROTOCOL_ERROR, f"stream {number} cannot be opened")
-        if number <= self._last:  # of a request that is over
-            raise StreamBroken(number, f.STREAM_CLOSED)
         self._last = number
         if self.closing or len(self.streams) >= self.limits.streams:
             raise StreamBroken(number, f.REFUSED_STREAM)
