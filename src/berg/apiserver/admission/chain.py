@@ -9,7 +9,7 @@ Source: kubernetes pkg/kubeapiserver/options/plugins.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from time import perf_counter
@@ -70,6 +70,8 @@ PLUGINS: tuple[Entry, ...] = (
 
 _TIMES = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0)
 _STEP_TIMES = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5)
+_Ask = Callable[[Attributes], Awaitable[None]]
+_Asked = tuple[tuple[tuple[Plugin, _Ask, Histogram], ...], Histogram]
 _ORDER = {entry.name: position for position, entry in enumerate(PLUGINS)}
 
 
@@ -94,8 +96,8 @@ class AdmissionChain:
         self._asleep: list[tuple[Entry, Callable[[], int]]] = []
         self._times: dict[tuple[str, str, str, str], Histogram] = {}
         """(plugin or "" for all, operation, step, rejected) → durations"""
-        self._mutating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
-        self._validating: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
+        self._mutating: dict[tuple[str, str, str], _Asked] = {}
+        self._validating: dict[tuple[str, str, str], _Asked] = {}
         for entry in PLUGINS:
             if entry.name in wanted or (entry.default_on and entry.name not in unwanted):
                 if entry.until and entry.name not in self._config:
@@ -133,7 +135,7 @@ class AdmissionChain:
         key = (a.resource.group_resource, a.subresource, a.operation)
         found = self._mutating.get(key)
         if found is None:
-            found = self._mutating[key] = tuple(p for p in self.plugins if p.mutating and _looks_at(p, *key))
+            found = self._mutating[key] = self._asked(key, "admit", (p for p in self.plugins if p.mutating))
         await self._ask_all(found, a, "admit")
         if a.rounds is not None and a.rounds.wanted:
             a.rounds.second = True
@@ -146,42 +148,48 @@ class AdmissionChain:
         key = (a.resource.group_resource, a.subresource, a.operation)
         found = self._validating.get(key)
         if found is None:
-            found = self._validating[key] = tuple(p for p in self.plugins if p.validating and _looks_at(p, *key))
+            found = self._validating[key] = self._asked(key, "validate", (p for p in self.plugins if p.validating))
         await self._ask_all(found, a, "validate")
 
-    async def _ask_all(self, plugins: tuple[Plugin, ...], a: Attributes, step: str) -> None:
+    def _asked(self, key: tuple[str, str, str], step: str, plugins: Iterable[Plugin]) -> _Asked:
+        """Who is asked about requests of one kind, and where the time that each takes is noted."""
+        asked = [p for p in plugins if _looks_at(p, *key)]
+        steps = tuple((p, getattr(p, step), self._time(p.name, key[2], step, "false")) for p in asked)
+        return steps, self._time("", key[2], step, "false")
+
+    async def _ask_all(self, asked: _Asked, a: Attributes, step: str) -> None:
         """One after the other, the time of each and of all measured."""
+        steps, all_ = asked
         first = started = perf_counter()
-        name = ""
+        plugin: Plugin | None = None
         try:
-            for plugin in plugins:
+            for plugin, ask, took in steps:
                 if plugin.handles(a):
-                    name = plugin.name
                     try:
-                        await (plugin.admit(a) if step == "admit" else plugin.validate(a))
+                        await ask(a)
                     except StillAsked as waiting:
-                        await _run_again(plugin, a, step, waiting)
+                        await _run_again(ask, a, waiting)
                     now = perf_counter()
-                    self._observe(name, a.operation, step, "false", now - started)
+                    took.observe(now - started)
                     started = now
         except ApiError:
             now = perf_counter()
-            self._observe(name, a.operation, step, "true", now - started)
-            self._observe("", a.operation, step, "true", now - first)
+            self._time(plugin.name if plugin else "", a.operation, step, "true").observe(now - started)
+            self._time("", a.operation, step, "true").observe(now - first)
             raise
-        self._observe("", a.operation, step, "false", perf_counter() - first)
+        all_.observe(perf_counter() - first)
 
-    def _observe(self, name: str, operation: str, step: str, rejected: str, seconds: float) -> None:
+    def _time(self, name: str, operation: str, step: str, rejected: str) -> Histogram:
         key = (name, operation, step, rejected)
         histogram = self._times.get(key)
         if histogram is None:
             histogram = self._times[key] = Histogram(_TIMES if name else _STEP_TIMES)
-        histogram.observe(seconds)
+        return histogram
 
     def times(self, *, steps: bool) -> Iterator[tuple[str, Histogram]]:
         """Labels and durations: of whole steps, or of single plugins."""
         for (name, operation, step, rejected), histogram in list(self._times.items()):
-            if steps != bool(name):
+            if steps != bool(name) and histogram.count:
                 shown = f'operation="{operation}",rejected="{rejected}",type="{step}"'
                 yield shown if steps else f'name="{name}",{shown}', histogram
 
@@ -191,11 +199,11 @@ class AdmissionChain:
             await plugin.close()
 
 
-async def _run_again(plugin: Plugin, a: Attributes, step: str, waiting: StillAsked) -> None:
+async def _run_again(ask: _Ask, a: Attributes, waiting: StillAsked) -> None:
     while True:
         a.decisions = {**(a.decisions or {}), waiting.key: await waiting.answer}
         try:
-            return await (plugin.admit(a) if step == "admit" else plugin.validate(a))
+            return await ask(a)
         except StillAsked as next_:
             waiting = next_
 
