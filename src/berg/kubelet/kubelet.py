@@ -41,6 +41,7 @@ from berg.kubelet.runtime_state import RuntimeState
 from berg.kubelet.sources import Changes, FileSource, PodSet
 from berg.kubelet.status_manager import StatusManager
 from berg.kubelet.syncer import Parts, PodSyncer
+from berg.kubelet.volumes.certificates import PodCertificates
 from berg.kubelet.volumes.content import Context
 from berg.kubelet.volumes.manager import Hooks, VolumeManager
 from berg.kubelet.volumes.persistent import NFSVolumes, PersistentVolumes
@@ -124,13 +125,16 @@ class Kubelet:
         )
         claims = PersistentVolumes(client, lambda: self.node.node)
         self.trust = TrustBundles(self.informers, self._trust_changed)
+        self.certificates = PodCertificates(
+            client, self.clock, self.informers, lambda: self.node.node, self.recorder.event, self._objects_changed
+        )
         self.volumes = VolumeManager(
             config,
             self.clock,
             Hooks(
                 context=self._volume_context,
                 event=self.recorder.event,
-                next_renewal=self.tokens.next_renewal,
+                next_renewal=self._next_renewal,
                 memory_allocatable=self.node.memory_allocatable(),
             ),
             {"persistentVolumeClaim": claims, "ephemeral": claims, "nfs": NFSVolumes()},
@@ -395,6 +399,7 @@ class Kubelet:
         self.statuses.forget(uid)
         self.probes.remove_pod(uid)
         self.allocation.forget(uid)
+        self.certificates.forget(uid)
         self._spawn(self._clean_up(uid), f"clean up {uid}")
 
     async def _clean_up(self, uid: str) -> None:
@@ -470,7 +475,12 @@ class Kubelet:
     def _volume_context(self, pod: Obj) -> Context:
         status = self.statuses.get(p.uid(pod)) or pod.get("status") or {}
         ips = [x["ip"] for x in status.get("podIPs") or ()]
-        return Context(pod, self.objects, self.tokens.get, self.trust.pem, self.pod_facts(ips))
+        facts = self.pod_facts(ips)
+        return Context(pod, self.objects, self.tokens.get, self.trust.pem, facts, self.certificates.get)
+
+    def _next_renewal(self, uid: str) -> float | None:
+        times = (self.tokens.next_renewal(uid), self.certificates.next_renewal(uid))
+        return min((t for t in times if t is not None), default=None)
 
     def _trust_changed(self) -> None:
         for uid, pod in self.pods.pods.items():

@@ -80,6 +80,12 @@ def _own(kubelet: Kubelet, text: Text) -> None:
         [({"container_state": k}, v) for k, v in sorted(states.items())],
     )
     text.add(
+        "kubelet_podcertificate_states",
+        "gauge",
+        "[ALPHA] Sources of pod certificates in volumes, by signer and state.",
+        [({"signer_name": s, "state": state}, n) for (s, state), n in sorted(kubelet.certificates.states().items())],
+    )
+    text.add(
         "kubelet_node_name",
         "gauge",
         "[ALPHA] The node's name. The count is always 1.",

@@ -37,6 +37,8 @@ class Context:
     trust_bundle: Callable[[Obj], Awaitable[str]]
     """A clusterTrustBundle source → PEM; raises VolumeError."""
     facts: PodFacts
+    certificate: Callable[[Obj, str, int, Obj], Awaitable[tuple[bytes, bytes]]] | None = None
+    """(pod, volume, number of the source, the podCertificate source) → key and chain, PEM; raises VolumeError."""
 
 
 async def of_volume(volume: Obj, context: Context) -> dict[str, File]:
@@ -48,7 +50,7 @@ async def of_volume(volume: Obj, context: Context) -> dict[str, File]:
     if (source := volume.get("downwardAPI")) is not None:
         return _downward(source, _mode(source), context)
     source = volume["projected"]
-    return await _projected(source, _mode(source), context)
+    return await _projected(volume.get("name", ""), source, _mode(source), context)
 
 
 def _mode(source: Obj) -> int:
@@ -56,10 +58,10 @@ def _mode(source: Obj) -> int:
     return DEFAULT_MODE if mode is None else int(mode)
 
 
-async def _projected(source: Obj, mode: int, context: Context) -> dict[str, File]:
+async def _projected(volume: str, source: Obj, mode: int, context: Context) -> dict[str, File]:
     files: dict[str, File] = {}
     errors: list[str] = []
-    for part in source.get("sources") or ():
+    for index, part in enumerate(source.get("sources") or ()):
         try:
             if (one := part.get("configMap")) is not None:
                 files.update(await _object("ConfigMap", one.get("name", ""), one, mode, context))
@@ -72,6 +74,8 @@ async def _projected(source: Obj, mode: int, context: Context) -> dict[str, File
             elif (one := part.get("clusterTrustBundle")) is not None:
                 text = await context.trust_bundle(one)
                 files[one["path"]] = File(text.encode(), mode)
+            elif (one := part.get("podCertificate")) is not None:
+                files.update(await _certificate(volume, index, one, mode, context))
         except VolumeError as e:
             errors.append(str(e))
     if errors:
@@ -79,10 +83,22 @@ async def _projected(source: Obj, mode: int, context: Context) -> dict[str, File
     return files
 
 
-async def _token(source: Obj, mode: int, context: Context) -> File:
+async def _certificate(volume: str, index: int, source: Obj, mode: int, context: Context) -> dict[str, File]:
+    assert context.certificate is not None
+    key, chain = await context.certificate(context.pod, volume, index, source)
+    user, mode = _owned(mode, context)
+    wanted = (("credentialBundlePath", key + chain), ("keyPath", key), ("certificateChainPath", chain))
+    return {source[path]: File(data, mode, user) for path, data in wanted if source.get(path)}
+
+
+def _owned(mode: int, context: Context) -> tuple[int | None, int]:
+    """Whose a secret file is, and its mode: where the pod says who it runs as, nobody else's."""
     user, group = ownership.single_user(context.pod), ownership.group_of(context.pod)
-    if user is not None or group is not None:
-        mode = 0o600
+    return user, mode if user is None and group is None else 0o600
+
+
+async def _token(source: Obj, mode: int, context: Context) -> File:
+    user, mode = _owned(mode, context)
     try:
         token = await context.token(context.pod, source)
     except ApiError as e:
