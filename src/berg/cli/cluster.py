@@ -78,6 +78,12 @@ class Steps:
 )
 @feature_gates_option
 @click.option("--runtime-config", multiple=True, help="API versions to serve or not: GROUP/VERSION=true|false.")
+@click.option(
+    "--registry-mirror",
+    multiple=True,
+    metavar="REGISTRY=URL",
+    help="Where to look for images first; REGISTRY may be `*`. Berg's own runtime only.",
+)
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Put the context there, not into your own.")
 def up(
     name: str,
@@ -91,6 +97,7 @@ def up(
     containerd_socket: str,
     feature_gates: dict[str, bool],
     runtime_config: tuple[str, ...],
+    registry_mirror: tuple[str, ...],
     kubeconfig: Path | None,
 ) -> None:
     """Start a cluster, or one that was stopped, and wait until it is ready.
@@ -116,6 +123,7 @@ def up(
         containerd_socket,
         feature_gates,
         {k.strip(): v.strip() for k, _, v in pairs},
+        _mirrors(registry_mirror),
     )
     steps = Steps()
     began = time.monotonic()
@@ -137,6 +145,16 @@ def up(
         click.echo(f"  berg kubectl{f' --name {name}' if name != 'default' else ''} get nodes", err=True)
     if foreground:
         _stay(layout)
+
+
+def _mirrors(given: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for text in given:
+        registry, equals, url = text.partition("=")
+        if not equals or not url.startswith(("http://", "https://")):
+            raise click.BadParameter(f"{text!r} is not REGISTRY=URL", param_hint="--registry-mirror")
+        found.setdefault(registry, []).append(url)
+    return found
 
 
 def _merge(layout: Layout, elsewhere: Path | None) -> Path:

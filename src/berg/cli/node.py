@@ -92,9 +92,10 @@ def _runtime(
         remote = RemoteRuntime(spec.containerd_socket)  # type: ignore[abstract]  # its methods are made at run time
         return remote, [remote]
     from berg.cli.image_service import ImageService
+    from berg.runtime.own.images.registry import Registries
     from berg.runtime.own.runtime import BergRuntime
 
-    own = BergRuntime(own_config(layout, spec, node), network)
+    own = BergRuntime(own_config(layout, spec, node), network, Registries(mirrors=spec.registry_mirrors))
     return own, [own, ImageService(layout.run / f"images-{node.name}.sock", own.images)]
 
 

@@ -45,6 +45,8 @@ class ClusterSpec:
     """of every component"""
     runtime_config: dict[str, str] = field(default_factory=dict)
     """API versions that are served although they are not by default, or the other way"""
+    registry_mirrors: dict[str, list[str]] = field(default_factory=dict)
+    """registry, or `*` for all → URLs that are asked before it"""
     layout: int = LAYOUT
     kubernetes: str = KUBERNETES
 

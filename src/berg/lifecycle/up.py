@@ -51,6 +51,7 @@ class Options:
     containerd_socket: str = "/run/containerd/containerd.sock"
     feature_gates: dict[str, bool] = field(default_factory=dict)
     runtime_config: dict[str, str] = field(default_factory=dict)
+    registry_mirrors: dict[str, list[str]] = field(default_factory=dict)
 
 
 def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
@@ -73,6 +74,7 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
             spec.sim_nodes = options.sim_nodes or spec.sim_nodes
             spec.feature_gates.update(options.feature_gates)
             spec.runtime_config.update(options.runtime_config)
+            spec.registry_mirrors.update(options.registry_mirrors)
             _component_ports(spec)
             for node in spec.nodes:
                 if not node.netns:  # another cluster may have taken the port meanwhile
@@ -104,6 +106,7 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
         containerd_socket=options.containerd_socket,
         feature_gates=dict(options.feature_gates),
         runtime_config=dict(options.runtime_config),
+        registry_mirrors=dict(options.registry_mirrors),
     )
     _component_ports(spec)
     if runtime != "sim":
