@@ -120,6 +120,14 @@ def _old_index() -> dict[str, int]:
 
 
 @cache
+def openapi() -> dict[str, Any]:
+    """OpenAPI name -> what a published schema says beyond `types.json`, as a merge patch over what is written from
+    that (`tools/build_openapi.py`)."""
+    found: dict[str, Any] = _read("openapi.json")
+    return found
+
+
+@cache
 def kind_index() -> dict[tuple[str, str, str], int]:
     """(group, version, kind) -> row, of what is served (by default or not)."""
     return {tuple(row[1]["k"]): i for i, row in enumerate(type_rows()) if "k" in row[1]}

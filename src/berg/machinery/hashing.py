@@ -23,6 +23,14 @@ def fnv32a(data: bytes, state: int = 0x811C9DC5) -> int:
     return state
 
 
+def fnv64(data: bytes) -> int:
+    """FNV-1, not 1a."""
+    state = 0xCBF29CE484222325
+    for byte in data:
+        state = (state * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF) ^ byte
+    return state
+
+
 def safe_encode(text: str) -> str:
     """Each character mapped into an alphabet without vowels and look-alikes."""
     return "".join(_SAFE[ord(c) % len(_SAFE)] for c in text)

@@ -38,7 +38,7 @@ def v2(*, title: str = "Thing") -> dict[str, Any]:
     return {
         "swagger": "2.0",
         "info": {"title": title, "version": "1"},
-        "paths": {f"/apis/{GV}/things": {"get": get}, "/version/": {"get": {"responses": {}}}},
+        "paths": {f"/apis/{GV}/things": {"get": get}, "/elsewhere/": {"get": {"responses": {}}}},
         "parameters": {"pretty": {"name": "pretty", "in": "query", "type": "string"}},
         "definitions": {
             "Thing": {"type": "object", "properties": {"status": {"$ref": f"{REF}{STATUS}"}}},
@@ -188,7 +188,7 @@ async def test_openapi_v2_is_merged(aggregated: Aggregated) -> None:
     document = await aggregated.served.get("/openapi/v2")
     get = document["paths"][f"/apis/{GV}/things"]["get"]
     assert get["parameters"] == [{"name": "pretty", "in": "query", "type": "string"}]
-    assert "/version/" not in document["paths"] and "Unused" not in document["definitions"]
+    assert "/elsewhere/" not in document["paths"] and "Unused" not in document["definitions"]
     assert "code" in document["definitions"][STATUS]["properties"], "ours is still called so"
     renamed = f"{STATUS}_v2"
     assert document["definitions"][renamed]["properties"] == {"own": {"type": "string"}}

@@ -19,11 +19,12 @@ from berg.machinery.status import Obj
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _EMBEDDED = "x-kubernetes-embedded-resource"
+_INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 _JUNCTORS = ("allOf", "oneOf", "anyOf", "not")
 
 
 def openapi_schemas(spec: Obj, r: Resource, *, v2: bool = False) -> tuple[Obj, Obj]:
-    """The schema of a custom resource and of its list. References are v2's."""
+    """The schema of a custom resource and of its list. References are v3's also where the rest is v2's."""
     version = next(v for v in spec["versions"] if v["name"] == r.version)
     given: Obj | None = (version.get("schema") or {}).get("openAPIV3Schema")
     gvk = {"group": r.group, "kind": r.kind, "version": r.version}
@@ -31,14 +32,12 @@ def openapi_schemas(spec: Obj, r: Resource, *, v2: bool = False) -> tuple[Obj, O
         shown: Obj = {"type": "object"}
     else:
         shown = orjson.loads(orjson.dumps(given))
+        _unfold(shown)
         if v2:
             _narrow(shown)
         shown.setdefault("properties", {}).update(_every_object(v2))
         _embedded(shown, v2)
     shown["x-kubernetes-group-version-kind"] = [gvk]
-    if version.get("selectableFields"):
-        fields = [{"fieldPath": f["jsonPath"].removeprefix(".")} for f in version["selectableFields"]]
-        shown["x-kubernetes-selectable-fields"] = fields
     name = ".".join([*reversed(r.group.split(".")), r.version, r.kind])
     listed: Obj = {
         "type": "object",
@@ -46,15 +45,18 @@ def openapi_schemas(spec: Obj, r: Resource, *, v2: bool = False) -> tuple[Obj, O
         "required": ["items"],
         "properties": {
             **_every_object(v2, of="ListMeta"),
-            "items": {"type": "array", "items": _ref(name, v2)},
+            "items": {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}},
         },
         "x-kubernetes-group-version-kind": [{**gvk, "kind": r.list_kind}],
     }
+    if version.get("selectableFields"):
+        fields = [{"fieldPath": f["jsonPath"].removeprefix(".")} for f in version["selectableFields"]]
+        shown["x-kubernetes-selectable-fields"] = listed["x-kubernetes-selectable-fields"] = fields
     return shown, listed
 
 
 def _ref(name: str, v2: bool) -> Obj:
-    ref = {"$ref": f"#/definitions/{name}"}
+    ref = {"$ref": f"#/components/schemas/{name}"}
     return ref if v2 else {"allOf": [ref]}
 
 
@@ -77,6 +79,19 @@ def _embedded(schema: Obj, v2: bool) -> None:
         schema.setdefault("properties", {}).update(_every_object(v2))
         required = schema.setdefault("required", [])
         required += [f for f in ("kind", "apiVersion") if f not in required]
+
+
+def _unfold(schema: Obj) -> None:
+    """In place: what may be an integer or a string says so, if it does not yet."""
+    if schema.get("x-kubernetes-int-or-string"):
+        first = (schema.get("allOf") or [{}])[0]
+        if schema.get("anyOf") is None:
+            if first.get("anyOf") != _INT_OR_STRING:
+                schema["anyOf"] = _INT_OR_STRING
+        elif schema["anyOf"] != _INT_OR_STRING:
+            schema["allOf"] = [{"anyOf": _INT_OR_STRING}, *(schema.get("allOf") or ())]
+    for one in _below(schema):
+        _unfold(one)
 
 
 def _narrow(schema: Obj) -> None:

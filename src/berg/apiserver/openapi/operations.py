@@ -1,25 +1,26 @@
-"""Paths and operations of a resource, as both OpenAPI versions list them."""
+"""The routes of a resource and its subresources, as upstream's installer lays them out.
+
+Source: k8s.io/apiserver pkg/endpoints/installer.go, pkg/endpoints/openapi.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
+from berg.apiserver.openapi.routes import ANY, JSON, STREAMS, Parameter, Route, Writer
 from berg.apiserver.openapi.schemas import gvk
 from berg.apiserver.registry.registry import returns_deleted
 from berg.machinery.resources import Resource, Subresource
+from berg.machinery.schema import type_of
 from berg.machinery.status import Obj
 
-_JSON = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
-_STREAMS = ("application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch")
 _PATCHES = (
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
-_LIST = (
+LIST = (
     ("allowWatchBookmarks", "boolean"),
     ("continue", "string"),
     ("fieldSelector", "string"),
@@ -32,192 +33,206 @@ _LIST = (
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 )
-_WRITE = (("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"))
-_PATCH = (*_WRITE, ("force", "boolean"))
-_DELETE = (
+WRITE = (("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"))
+PATCH = (*WRITE, ("force", "boolean"))
+DELETE = (
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
     ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 )
+_OPTIONS = {
+    "list": LIST,
+    "watch": LIST,
+    "watchlist": LIST,
+    "create": WRITE,
+    "update": WRITE,
+    "patch": PATCH,
+    "delete": DELETE,
+    "deletecollection": tuple(dict.fromkeys((*LIST[1:-1], *DELETE))),
+}
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+_METHODS = {"create": "post", "update": "put", "patch": "patch", "delete": "delete", "deletecollection": "delete"}
+_ACTIONS = {"create": "post", "update": "put"}
+_NAMES = {
+    "get": "read",
+    "update": "replace",
+    "watchlist": "watch",
+    "deletecollection": "delete",
+}
+_CONNECTS = {
+    "proxy": ("get", "put", "post", "delete", "options", "head", "patch"),
+    "exec": ("get", "post"),
+    "attach": ("get", "post"),
+    "portforward": ("get", "post"),
+}
+_TYPES = {"string": "string", "bool": "boolean", "int32": "integer", "int64": "integer"}
+NAME: Parameter = ("name", "string", "path")
+NAMESPACE: Parameter = ("namespace", "string", "path")
+PRETTY: Parameter = ("pretty", "string", "query")
+
+Names = Callable[[str, str, str], "str | None"]
+"""group, version, kind → the name of its schema"""
 
 
-@dataclass(slots=True)
-class Writer:
-    """How one OpenAPI version writes things. `ref` refers to a type by its name, or gives None for no type."""
+def paths(r: Resource, names: Names, writer: Writer) -> dict[str, Obj]:
+    """Path → path item, of the resource and its subresources."""
+    found: dict[str, list[Route]] = {}
+    for path, route in _Maker(r, names, writer).routes():
+        found.setdefault(path, []).append(route)
+    return {path: writer.item(routes) for path, routes in found.items()}
 
-    v2: bool
-    ref: Callable[[str], Obj]
 
-    def parameter(self, name: str, type_: str, where: str = "query", *, required: bool = False) -> Obj:
-        found: Obj = {"name": name, "in": where}
-        if required:
-            found["required"] = True
-        if self.v2:
-            return {**found, "type": type_, "uniqueItems": True}
-        return {**found, "schema": {"type": type_, "uniqueItems": True}}
+def title_and_tag(group: str, version: str = "") -> tuple[str, str]:
+    """What stands in the ids of a group's operations, and the tag they have: `CoreV1`, `core_v1`."""
+    name = group.removesuffix(".k8s.io") or "core"
+    title, tag = _identifier(name, capital=True), _identifier(name)
+    if version:
+        title, tag = title + _identifier(version, capital=True), f"{tag}_{_identifier(version)}"
+    return title, tag
 
-    def answer(self, text: str, schema: Obj | None, media: tuple[str, ...] = _JSON) -> Obj:
-        found: Obj = {"description": text}
-        if schema is not None:
-            if self.v2:
-                found["schema"] = schema
-            else:
-                found["content"] = {m: {"schema": schema} for m in media}
-        return found
 
-    def with_body(self, operation: Obj, schema: Obj, media: tuple[str, ...], *, required: bool = True) -> None:
-        if self.v2:
-            body = {"name": "body", "in": "body", "schema": schema, **({"required": True} if required else {})}
-            operation.setdefault("parameters", []).append(body)
-            operation["consumes"] = list(media)
+def _identifier(text: str, *, capital: bool = False) -> str:
+    """`example.com` as `exampleCom`. A digit at the beginning goes."""
+    found = ""
+    for i, letter in enumerate(text):
+        if letter.isalpha() or letter == "_" or (i and letter.isdigit()):
+            found += letter.upper() if capital else letter
+            capital = False
         else:
-            found: Obj = {"content": {m: {"schema": schema} for m in media}}
-            if required:
-                found["required"] = True
-            operation["requestBody"] = found
-
-
-def paths(r: Resource, names: Callable[[str, str, str], str | None], w: Writer) -> dict[str, Obj]:
-    """Path → path item, for the resource and its subresources. `names` finds the schema of a kind."""
-    maker = _Maker(r, names, w)
-    found: dict[str, Obj] = {}
-    within = f"{r.root}/namespaces/{{namespace}}/{r.plural}" if r.namespaced else f"{r.root}/{r.plural}"
-    collection = maker.item(named=False)
-    for verb in ("list", "create", "deletecollection"):
-        if verb in r.verbs:
-            method = {"list": "get", "create": "post", "deletecollection": "delete"}[verb]
-            collection[method] = maker.operation(verb, named=False)
-    one = maker.item(named=True)
-    for verb in ("get", "update", "patch", "delete"):
-        if verb in r.verbs:
-            one[{"update": "put"}.get(verb, verb)] = maker.operation(verb, named=True)
-    if any(m in collection for m in ("get", "post", "delete")):
-        found[within] = collection
-    if any(m in one for m in ("get", "put", "patch", "delete")):
-        found[f"{within}/{{name}}"] = one
-    if r.namespaced and "list" in r.verbs:
-        every = {"parameters": maker.parameters(_LIST), "get": maker.operation("list", named=False, everywhere=True)}
-        found[f"{r.root}/{r.plural}"] = every
-    for sub in r.subresources.values():
-        found[f"{within}/{{name}}/{sub.name}"] = maker.subresource(sub)
+            capital = True
     return found
 
 
-_ACTIONS = {
-    "list": "list",
-    "create": "post",
-    "deletecollection": "deletecollection",
-    "get": "get",
-    "update": "put",
-    "patch": "patch",
-    "delete": "delete",
-}
-_VERB_NAMES = {"create": "create", "update": "replace", "get": "read", "deletecollection": "delete"}
-
-
 class _Maker:
-    def __init__(self, r: Resource, names: Callable[[str, str, str], str | None], w: Writer) -> None:
-        self.r, self.names, self.w = r, names, w
-        words = re.split(r"[.-]", r.group.removesuffix(".k8s.io")) if r.group else ["core"]
-        title = "".join(word.capitalize() for word in words)
-        self.tag = f"{title[0].lower()}{title[1:]}_{r.version}"
-        self.title = title + r.version[0].upper() + r.version[1:]
+    def __init__(self, r: Resource, names: Names, writer: Writer) -> None:
+        self.r, self.names, self.writer = r, names, writer
+        self.title, self.tag = title_and_tag(r.group, r.version)
+        self.within = f"namespaces/{{namespace}}/{r.plural}" if r.namespaced else r.plural
 
-    def parameters(self, listed: tuple[tuple[str, str], ...]) -> list[Obj]:
-        return [self.w.parameter(*one) for one in (*listed, ("pretty", "string"))]
+    def routes(self) -> Iterator[tuple[str, Route]]:
+        r, root = self.r, self.r.root
+        collection, one = f"{root}/{self.within}", f"{root}/{self.within}/{{name}}"
+        for verb in ("list", "create", "deletecollection"):
+            if verb in r.verbs:
+                yield collection, self.route(verb, named=False)
+        for verb in ("get", "update", "patch", "delete"):
+            if verb in r.verbs:
+                yield one, self.route(verb, named=True)
+        if r.namespaced and "list" in r.verbs:
+            yield f"{root}/{r.plural}", self.route("list", named=False, everywhere=True)
+        if "watch" in r.verbs:
+            yield f"{root}/watch/{self.within}", self.route("watchlist", named=False)
+            yield f"{root}/watch/{self.within}/{{name}}", self.route("watch", named=True)
+            if r.namespaced:
+                yield f"{root}/watch/{r.plural}", self.route("watchlist", named=False, everywhere=True)
+        for sub in r.subresources.values():
+            if sub.name in _CONNECTS:
+                yield from self.connects(f"{one}/{sub.name}", sub)
+                continue
+            for verb in ("get", "create", "update", "patch", "delete"):
+                if verb in sub.verbs:
+                    yield f"{one}/{sub.name}", self.route(verb, named=True, sub=sub)
 
-    def item(self, *, named: bool) -> Obj:
-        parameters = []
+    def route(self, verb: str, *, named: bool, everywhere: bool = False, sub: Subresource | None = None) -> Route:
+        r, ref = self.r, self.writer.schemas.ref
+        of = sub or r
+        scope = "Namespaced" if r.namespaced and not everywhere else ""
+        suffix = ("List" if verb == "watchlist" else "") + ("ForAllNamespaces" if everywhere else "")
+        begin = _NAMES.get(verb, verb)
+        title = self.title + ("Collection" if verb == "deletecollection" else "")
+        own = self.schema(of.group, of.version, of.kind)
+        route = Route(
+            _METHODS.get(verb, "get"),
+            self.tag,
+            f"{begin}{title}{scope}{r.kind}{_titled(sub)}{suffix}",
+            f"{begin} {sub.name + ' of ' if sub else ''}{r.kind}",
+            self.answers(verb, own),
+            extensions=self.extensions(_ACTIONS.get(verb, verb), of),
+        )
+        parameters = [PRETTY, *((n, t, "query") for n, t in _OPTIONS.get(verb, ()))]
+        if sub is not None and sub.name == "log":
+            route.answers, route.produces = {"200": ("OK", {"type": "string"})}, ("text/plain", *JSON)
+            parameters += _options("", "v1", "PodLogOptions")
+        if verb in ("list", "watch", "watchlist"):
+            route.produces = (*JSON, *STREAMS)
+        if verb in ("create", "update"):
+            route.body = own
+        elif verb == "patch":
+            route.body, route.consumes = ref(f"{_META}Patch"), _PATCHES
+        elif verb in ("delete", "deletecollection"):
+            route.body, route.body_required = ref(f"{_META}DeleteOptions"), False
+        route.parameters = (*parameters, *self.place(named=named, everywhere=everywhere))
+        return route
+
+    def answers(self, verb: str, own: Obj | None) -> dict[str, tuple[str, Obj | None]]:
+        r, ref = self.r, self.writer.schemas.ref
+        shown = own
+        if verb == "list":
+            shown = self.schema(r.group, r.version, f"{r.kind}List")
+        elif verb in ("watch", "watchlist"):
+            shown = ref(f"{_META}WatchEvent")
+        elif verb == "deletecollection" or (verb == "delete" and not _answers_deleted(r)):
+            shown = ref(f"{_META}Status")
+        found: dict[str, tuple[str, Obj | None]] = {"200": ("OK", shown)}
+        if verb in ("create", "update", "patch"):
+            found["201"] = ("Created", shown)
+        if verb in ("create", "delete"):
+            found["202"] = ("Accepted", shown)
+        return found
+
+    def connects(self, path: str, sub: Subresource) -> Iterator[tuple[str, Route]]:
+        scope = "Namespaced" if self.r.namespaced else ""
+        options = (*_options(sub.group, sub.version, sub.kind), *self.place(named=True))
+        ways: list[tuple[str, str, tuple[Parameter, ...]]] = [(path, "", options)]
+        if sub.name == "proxy":
+            ways.append((f"{path}/{{path}}", "WithPath", (*options, ("path", "string", "path"))))
+        for where, suffix, parameters in ways:
+            for method in _CONNECTS[sub.name]:
+                yield (
+                    where,
+                    Route(
+                        method,
+                        self.tag,
+                        f"connect{self.title}{method.capitalize()}{scope}{self.r.kind}{_titled(sub)}{suffix}",
+                        f"connect {method.upper()} to {sub.name} of {self.r.kind}",
+                        {"200": ("OK", {"type": "string"})},
+                        produces=ANY,
+                        parameters=parameters,
+                        extensions=self.extensions("connect", sub),
+                    ),
+                )
+
+    def place(self, *, named: bool, everywhere: bool = False) -> Iterator[Parameter]:
         if named:
-            parameters.append(self.w.parameter("name", "string", "path", required=True))
-        if self.r.namespaced:
-            parameters.append(self.w.parameter("namespace", "string", "path", required=True))
-        parameters.append(self.w.parameter("pretty", "string"))
-        return {"parameters": parameters}
+            yield NAME
+        if self.r.namespaced and not everywhere:
+            yield NAMESPACE
+
+    def extensions(self, action: str, of: Resource | Subresource) -> Obj:
+        return {
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": gvk(of.group, of.version, of.kind),
+        }
 
     def schema(self, group: str, version: str, kind: str) -> Obj | None:
         name = self.names(group, version, kind)
-        return self.w.ref(name) if name else None
+        return self.writer.schemas.ref(name) if name else None
 
-    def operation(self, verb: str, *, named: bool, everywhere: bool = False, sub: Subresource | None = None) -> Obj:
-        r, w = self.r, self.w
-        group, version, kind = (sub.group, sub.version, sub.kind) if sub else (r.group, r.version, r.kind)
-        scope = "Namespaced" if r.namespaced and not everywhere else ""
-        suffix = "ForAllNamespaces" if everywhere else ""
-        sub_name = "".join(p.capitalize() for p in sub.name.split("-")) if sub else ""
-        prefix = _VERB_NAMES.get(verb, verb)
-        title = self.title if verb != "deletecollection" else f"{self.title}Collection"
-        operation: Obj = {
-            "tags": [self.tag],
-            "description": f"{prefix} {r.kind}",
-            "operationId": f"{prefix}{title}{scope}{r.kind}{sub_name}{suffix}",
-            "responses": {},
-            "x-kubernetes-action": _ACTIONS[verb],
-            "x-kubernetes-group-version-kind": gvk(group, version, kind),
-        }
-        listed = {
-            "list": _LIST,
-            "create": _WRITE,
-            "update": _WRITE,
-            "patch": _PATCH,
-            "delete": _DELETE,
-            "deletecollection": tuple(dict.fromkeys((*_LIST[1:-1], *_DELETE))),
-        }.get(verb, ())
-        if listed and not everywhere:
-            operation["parameters"] = [w.parameter(*one) for one in listed]
-        shown = self.schema(group, version, kind)
-        media: tuple[str, ...] = _JSON
-        answer = shown
-        if verb == "list":
-            answer, media = self.schema(group, version, f"{kind}List"), (*_JSON, *_STREAMS)
-        elif verb in ("delete", "deletecollection"):
-            answer = w.ref(f"{_META}Status")
-            if verb == "delete" and returns_deleted(r) and r.plural != "namespaces":
-                answer = shown
-        responses = {"200": w.answer("OK", answer, media), "401": {"description": "Unauthorized"}}
-        if verb in ("create", "update", "patch"):
-            responses["201"] = w.answer("Created", answer)
-        if verb in ("create", "delete"):
-            responses["202"] = w.answer("Accepted", answer)
-        operation["responses"] = responses
-        if w.v2:
-            operation["schemes"], operation["produces"] = ["https"], list(media)
-            operation.setdefault("consumes", ["*/*"])
-        if verb in ("create", "update") and shown is not None:
-            w.with_body(operation, shown, ("*/*",))
-        elif verb == "patch":
-            w.with_body(operation, w.ref(f"{_META}Patch"), _PATCHES)
-        elif verb in ("delete", "deletecollection"):
-            w.with_body(operation, w.ref(f"{_META}DeleteOptions"), ("*/*",), required=False)
-        return operation
 
-    def subresource(self, sub: Subresource) -> Obj:
-        item = self.item(named=True)
-        if sub.name == "log":
-            item["get"] = self.operation("get", named=True, sub=sub)
-            item["get"]["responses"]["200"] = self.w.answer("OK", {"type": "string"}, ("text/plain", *_JSON))
-            return item
-        if sub.kind.endswith("Options"):
-            for method in ("get", "post", "put", "patch", "delete"):
-                verb = {"post": "create", "put": "update"}.get(method, method)
-                if verb in sub.verbs:
-                    operation = self.operation("get", named=True, sub=sub)
-                    operation["x-kubernetes-action"] = "connect"
-                    scope = "Namespaced" if self.r.namespaced else ""
-                    operation["operationId"] = (
-                        f"connect{self.title[:4]}{self.title[4:]}{method.capitalize()}{scope}{self.r.kind}"
-                        f"{sub.name.capitalize()}"
-                    )
-                    operation["responses"]["200"] = self.w.answer("OK", {"type": "string"}, ("*/*",))
-                    if self.w.v2:
-                        operation["produces"] = ["*/*"]
-                    item[method] = operation
-            return item
-        for verb in sub.verbs:
-            if verb in _ACTIONS and verb not in ("list", "delete", "deletecollection"):
-                method = {"create": "post", "update": "put"}.get(verb, verb)
-                item[method] = self.operation(verb, named=True, sub=sub)
-        return item
+def _titled(sub: Subresource | None) -> str:
+    return sub.name.capitalize() if sub is not None else ""
+
+
+def _answers_deleted(r: Resource) -> bool:
+    return returns_deleted(r) and r.plural != "namespaces"
+
+
+def _options(group: str, version: str, kind: str) -> Iterator[Parameter]:
+    """The fields of a kind of options, as parameters; structs are none."""
+    options = type_of(group, version, kind)
+    for name, field in options.fields.items() if options is not None else ():
+        wire = (field.item or field).wire  # a list is a parameter that is given several times
+        if name not in ("kind", "apiVersion") and wire in _TYPES:
+            yield name, _TYPES[wire], "query"

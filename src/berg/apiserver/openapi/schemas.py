@@ -1,20 +1,28 @@
-"""Types as JSON schemas: a `TypeDef` and everything it refers to.
+"""Built-in types as JSON schemas, and everything they refer to.
 
-Descriptions are not ours to carry; where a package with upstream's is installed, they come from there.
+A schema is written from the bundle's `TypeDef`; what OpenAPI says beyond that (enumerations, unions, odd defaults) is
+a merge patch over it, `data/openapi.json`, which is read when the first document is asked for. v2's form is made from
+v3's. Descriptions are not ours to carry; where a package with upstream's is installed, they come from there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import orjson
 
+from berg.machinery import bundle, schema
+from berg.machinery.patch import merge
 from berg.machinery.status import Obj
 from berg.machinery.typedef import Field, TypeDef
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _API = "io.k8s.apimachinery.pkg."
+_EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+_V3 = "#/components/schemas/"
+_GVK = "x-kubernetes-group-version-kind"
 _SCALARS: dict[str, Obj] = {
     "string": {"type": "string"},
     "bool": {"type": "boolean"},
@@ -22,113 +30,174 @@ _SCALARS: dict[str, Obj] = {
     "int64": {"type": "integer", "format": "int64"},
     "double": {"type": "number", "format": "double"},
     "bytes": {"type": "string", "format": "byte"},
-    "duration": {"type": "string"},
-    "json": {},
 }
 _ZEROS: Obj = {"string": "", "bool": False, "int32": 0, "int64": 0, "double": 0}
-_NAMED: dict[str, tuple[str, Obj]] = {
-    "quantity": (f"{_API}api.resource.Quantity", {"oneOf": [{"type": "string"}, {"type": "number"}]}),
-    "intorstring": (
-        f"{_API}util.intstr.IntOrString",
-        {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]},
-    ),
-    "time": (f"{_META}Time", {"type": "string", "format": "date-time"}),
-    "microtime": (f"{_META}MicroTime", {"type": "string", "format": "date-time"}),
-    "fieldsv1": (f"{_META}FieldsV1", {"type": "object"}),
-    "raw": (f"{_API}runtime.RawExtension", {"type": "object"}),
+_WIRES = {
+    "quantity": f"{_API}api.resource.Quantity",
+    "intorstring": f"{_API}util.intstr.IntOrString",
+    "time": f"{_META}Time",
+    "microtime": f"{_META}MicroTime",
+    "duration": f"{_META}Duration",
+    "fieldsv1": f"{_META}FieldsV1",
+    "raw": f"{_API}runtime.RawExtension",
+    "json": f"{_EXTENSIONS}JSON",
+    "schemaorarray": f"{_EXTENSIONS}JSONSchemaPropsOrArray",
+    "schemaorbool": f"{_EXTENSIONS}JSONSchemaPropsOrBool",
+    "schemaorstrings": f"{_EXTENSIONS}JSONSchemaPropsOrStringArray",
 }
-_V2_NAMED = {
-    "quantity": {"type": "string"},
-    "intorstring": {"type": "string", "format": "int-or-string"},
+"""what is written in a way of its own → the type's name"""
+NAMED: dict[str, Obj] = {
+    _WIRES["quantity"]: {"oneOf": [{"type": "string"}, {"type": "number"}]},
+    _WIRES["intorstring"]: {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]},
+    _WIRES["time"]: {"type": "string", "format": "date-time"},
+    _WIRES["microtime"]: {"type": "string", "format": "date-time"},
+    _WIRES["duration"]: {"type": "string"},
+    _WIRES["fieldsv1"]: {"type": "object"},
+    _WIRES["raw"]: {"type": "object"},
+    f"{_META}Patch": {"type": "object"},
 }
 
 
 class Schemas:
-    """Gathers schemas under their names. `prefix` is where references point (`#/components/schemas/`)."""
+    """Gathers schemas under their names, as v3 or, with `v2`, as v2 writes them. `stands`: what stands in every group
+    (`DeleteOptions`) is said to be of these group versions."""
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.v2 = prefix == "#/definitions/"
+    def __init__(self, *, v2: bool = False, stands: Callable[[str, str], bool] = lambda group, version: True) -> None:
+        self.prefix = "#/definitions/" if v2 else _V3
+        self.v2 = v2
+        self._stands = stands
         self.found: dict[str, Obj] = {}
-        self._waiting: list[TypeDef] = []
+        self._waiting: list[str] = []
 
     def ref(self, name: str) -> Obj:
-        return {"$ref": self.prefix + name}
-
-    def add(self, type_: TypeDef) -> Obj:
         """A reference to the type, whose schema will be there after `settle()`."""
-        if type_.name not in self.found:
-            self.found[type_.name] = {}
-            self._waiting.append(type_)
-        return self.ref(type_.name)
+        if name not in self.found:
+            self.found[name] = {}
+            self._waiting.append(name)
+        return {"$ref": self.prefix + name}
 
     def settle(self) -> None:
         while self._waiting:
-            type_ = self._waiting.pop()
-            self.found[type_.name] = self._object(type_)
+            name = self._waiting.pop()
+            if not self.found[name]:
+                shown = self._placed(written(name))
+                self.found[name] = in_v2(shown) if self.v2 else shown
+                for inner in references(shown):
+                    self.ref(inner)
 
-    def _object(self, type_: TypeDef) -> Obj:
-        texts = descriptions(type_.name)
-        shown: Obj = {}
-        if texts.get(""):
-            shown["description"] = texts[""]
-        shown["type"] = "object"
-        required = [f.name for f in type_.fields.values() if f.required]
-        if required:
-            shown["required"] = required
-        properties = {}
-        for name, field in type_.fields.items():
-            properties[name] = self.field(field, texts.get(name, ""))
-        if properties:
-            shown["properties"] = properties
-        if type_.gvk is not None:
-            shown["x-kubernetes-group-version-kind"] = [gvk(*type_.gvk)]
-        if type_.map_type:
-            shown["x-kubernetes-map-type"] = type_.map_type
+    def _placed(self, shown: Obj) -> Obj:
+        kinds = shown.get(_GVK) or ()
+        if len(kinds) < 2:
+            return shown
+        return {**shown, _GVK: [k for k in kinds if self._stands(k["group"], k["version"])]}
+
+
+def written(name: str) -> Obj:
+    """The schema of a built-in type as v3 has it, with descriptions where there are any."""
+    more = bundle.openapi().get(name) or {}
+    shown = NAMED.get(name)
+    if shown is None:
+        shown = _object(schema.type_named(name)) if name in bundle.type_index() else {}
+    return merge.apply(_described(shown, descriptions(name)), more)
+
+
+def _object(type_: TypeDef) -> Obj:
+    shown: Obj = {"type": "object"}
+    required = [f.name for f in type_.fields.values() if f.required]
+    if required:
+        shown["required"] = required
+    properties = {name: _field(field) for name, field in type_.fields.items()}
+    if properties:
+        shown["properties"] = properties
+    if type_.gvk is not None:
+        shown[_GVK] = [gvk(*type_.gvk)]
+    if type_.map_type:
+        shown["x-kubernetes-map-type"] = type_.map_type
+    return shown
+
+
+def _field(field: Field) -> Obj:
+    shown = _value(field)
+    if "$ref" in shown:  # which may have no neighbours
+        shown = {"allOf": [shown]}
+        if not field.pointer and field.wire in ("object", "raw", "quantity"):
+            shown["default"] = {}
+    if field.default is not None:
+        shown["default"] = field.default
+    elif field.required and not field.pointer and field.wire in _ZEROS:
+        shown["default"] = _ZEROS[field.wire]
+    if field.list_type:
+        shown["x-kubernetes-list-type"] = field.list_type
+    if field.list_keys:
+        shown["x-kubernetes-list-map-keys"] = list(field.list_keys)
+    if field.map_type and field.type != "array":
+        shown["x-kubernetes-map-type"] = field.map_type
+    if field.patch_strategy:
+        shown["x-kubernetes-patch-strategy"] = ",".join(sorted(field.patch_strategy))
+    if field.patch_key:
+        shown["x-kubernetes-patch-merge-key"] = field.patch_key
+    return shown
+
+
+def _value(field: Field) -> Obj:
+    scalar = _SCALARS.get(field.wire)
+    if scalar is not None:
+        return dict(scalar)
+    named = _WIRES.get(field.wire)
+    if named is not None:
+        return {"$ref": _V3 + named}
+    if field.type == "array" and field.item is not None:
+        return {"type": "array", "items": _value(field.item)}
+    if field.type == "map" and field.item is not None:
+        return {"type": "object", "additionalProperties": _value(field.item)}
+    if field.type == "object":
+        struct = field.struct
+        return {"$ref": _V3 + struct.name} if struct is not None else {"type": "object"}
+    return {}
+
+
+def _described(shown: Obj, texts: dict[str, str]) -> Obj:
+    if not texts:
         return shown
+    properties = {
+        n: {"description": texts[n], **p} if texts.get(n) else p for n, p in shown.get("properties", {}).items()
+    }
+    described = {**shown, **({"properties": properties} if properties else {})}
+    return {"description": texts[""], **described} if texts.get("") else described
 
-    def field(self, field: Field, text: str = "") -> Obj:
-        shown = self._value(field)
-        if "$ref" in shown and not self.v2:
-            shown = {"allOf": [shown]}
-            if not field.pointer and field.wire == "object":
-                shown["default"] = {}
-        if text:
-            shown = {"description": text, **shown}
-        if field.default is not None:
-            shown["default"] = field.default
-        elif field.required and not field.pointer and not self.v2 and field.wire in _ZEROS:
-            shown["default"] = _ZEROS[field.wire]
-        if field.list_type:
-            shown["x-kubernetes-list-type"] = field.list_type
-        if field.list_keys:
-            shown["x-kubernetes-list-map-keys"] = list(field.list_keys)
-        if field.map_type and field.type != "array":
-            shown["x-kubernetes-map-type"] = field.map_type
-        if field.patch_strategy:
-            shown["x-kubernetes-patch-strategy"] = ",".join(sorted(field.patch_strategy, reverse=True))
-        if field.patch_key:
-            shown["x-kubernetes-patch-merge-key"] = field.patch_key
+
+def in_v2(shown: Any) -> Any:
+    """A v3 schema as v2 has it: references with neighbours, no defaults, no `oneOf`."""
+    if isinstance(shown, list):
+        return [in_v2(one) for one in shown]
+    if not isinstance(shown, dict):
         return shown
+    found: Obj = {}
+    for key, value in shown.items():
+        if key == "properties":
+            found[key] = {name: in_v2(one) for name, one in value.items()}
+        elif key == "allOf":
+            found.update(in_v2(value[0]))
+        elif key == "$ref":
+            found[key] = value.replace(_V3, "#/definitions/")
+        elif key == "oneOf":
+            found.setdefault("type", "string")
+        elif key != "default":
+            found[key] = in_v2(value)
+    return found
 
-    def _value(self, field: Field) -> Obj:
-        wire = field.wire
-        scalar = _SCALARS.get(wire)
-        if scalar is not None:
-            return dict(scalar)
-        named = _NAMED.get(wire)
-        if named is not None:
-            name, schema = named
-            self.found.setdefault(name, _V2_NAMED.get(wire, schema) if self.v2 else schema)
-            return self.ref(name)
-        if field.type == "array" and field.item is not None:
-            return {"type": "array", "items": self._value(field.item)}
-        if field.type == "map" and field.item is not None:
-            return {"type": "object", "additionalProperties": self._value(field.item)}
-        if field.type == "object":
-            struct = field.struct
-            return self.add(struct) if struct is not None else {"type": "object"}
-        return {}
+
+def references(shown: Any) -> Iterator[str]:
+    """Names of what a v3 schema refers to."""
+    if isinstance(shown, dict):
+        ref = shown.get("$ref")
+        if isinstance(ref, str) and ref.startswith(_V3):
+            yield ref.removeprefix(_V3)
+        for inner in shown.values():
+            yield from references(inner)
+    elif isinstance(shown, list):
+        for inner in shown:
+            yield from references(inner)
 
 
 def gvk(group: str, version: str, kind: str) -> Obj:

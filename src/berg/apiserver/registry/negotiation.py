@@ -190,7 +190,8 @@ def compress(request: Request, response: Response) -> None:
         return
     response.body = gzip.compress(response.body, GZIP_LEVEL, mtime=0)
     response.headers["Content-Encoding"] = "gzip"
-    response.headers["Vary"] = "Accept-Encoding"
+    vary = response.headers.get("Vary")
+    response.headers["Vary"] = f"{vary}, Accept-Encoding" if vary else "Accept-Encoding"
 
 
 async def respond_list(request: Request, body: bytes, accepted: Accepted) -> Response:
