@@ -13,6 +13,7 @@ from pathlib import Path
 
 from berg.machinery.clock import Clock
 from berg.machinery.inotify import Inotify
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,7 @@ async def _either(event: asyncio.Event, clock: Clock) -> None:
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        await end(*waits)
 
 
 def _watch(paths: Sequence[str], event: asyncio.Event) -> Inotify | None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from berg.client.workqueue import WorkQueue
 from berg.machinery.clock import Clock
 from berg.machinery.status import ApiError
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,7 @@ class Loop:
 
     async def stop(self) -> None:
         self.queue.shut_down()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self._tasks = []
 
     async def _work(self) -> None:

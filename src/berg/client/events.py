@@ -23,6 +23,7 @@ from berg.machinery import meta
 from berg.machinery.clock import Clock, RealClock, rfc3339, rfc3339_micro
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +139,7 @@ class EventRecorder:
                 await asyncio.wait_for(self._queue.join(), 1)
             except TimeoutError:
                 pass
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     # -- correlation
 

@@ -22,6 +22,7 @@ from berg.machinery.clock import Clock, RealClock
 from berg.machinery.labels import Selector
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,7 @@ class Informer:
             )
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     # -- what the reflector calls
 

@@ -19,6 +19,7 @@ from berg.client.rest import Client
 from berg.machinery.clock import Clock, RealClock, rfc3339_micro
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,7 @@ class LeaderElector:
 
     async def stop(self) -> None:
         """Gives the lease up, so that the next one need not wait."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         if self._recorder is not None:
             await self._recorder.stop()
 

@@ -27,6 +27,7 @@ from berg.controllers.context import Context
 from berg.machinery import features
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.features import FeatureGates
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -243,9 +244,7 @@ class ControllerManager:
         await self.controllers[name].start()
 
     async def _halt(self) -> None:
-        for task in self._starting:
-            task.cancel()
-        await asyncio.gather(*self._starting, return_exceptions=True)
+        await end(*self._starting)
         await asyncio.gather(*(c.stop() for c in self.controllers.values()))
         self.controllers.clear()
         if self._ctx is not None:

@@ -20,6 +20,7 @@ from berg.etcd.rpc import Call, Message, Method, RpcError
 from berg.machinery.http2.frames import CANCEL
 from berg.machinery.http2.hpack import Field, encode
 from berg.machinery.http2.stream import Stream
+from berg.machinery.tasks import end
 from berg.storage.etcd.errors import CANCELLED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNKNOWN
 from berg.storage.interface import StoreError
 
@@ -65,9 +66,7 @@ class GrpcServer:
         return GrpcHandler(self, common_name)
 
     async def stop(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await end(*self.tasks)
 
 
 class _Incoming:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from berg.etcd.member import Member
 from berg.etcd.rpc import Call, Message, Method, RpcError
 from berg.etcd.users import Users
+from berg.machinery.tasks import end
 from berg.storage.embedded.watch import Watch
 from berg.storage.etcd.api import rpc_pb2 as pb
 from berg.storage.etcd.convert import event_to
@@ -138,8 +139,7 @@ class _Stream:
             return
         watch, task = found
         watch.close()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
         self._handing_on.discard(watch_id)
         await self.queue.put(pb.WatchResponse(header=self._member.header(), watch_id=watch_id, canceled=True))
 

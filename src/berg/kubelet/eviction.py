@@ -22,6 +22,7 @@ from berg.kubelet.config import KubeletConfig, duration_s
 from berg.machinery import quantity
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -148,9 +149,7 @@ class EvictionManager:
             self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from typing import Any
 from berg.kubelet.config import KubeletConfig
 from berg.kubelet.machine import Disk, disk
 from berg.machinery.clock import Clock
+from berg.machinery.tasks import end
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRI, CRIError
 
@@ -56,9 +57,7 @@ class ImageGC:
         self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

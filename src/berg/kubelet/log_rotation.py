@@ -16,6 +16,7 @@ from pathlib import Path
 from berg.kubelet.config import KubeletConfig
 from berg.machinery import quantity
 from berg.machinery.clock import Clock
+from berg.machinery.tasks import end
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRI, CRIError
 
@@ -39,9 +40,7 @@ class LogRotation:
             self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -24,6 +24,7 @@ from berg.machinery import quantity
 from berg.machinery.clock import Clock, rfc3339, rfc3339_micro
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRI, CRIError
 
@@ -286,9 +287,7 @@ class NodeStatus:
         self._tasks = [asyncio.ensure_future(self._run()), asyncio.ensure_future(self._renew())]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     async def _run(self) -> None:
         delay = 0.1

@@ -18,6 +18,7 @@ from berg.kubelet import pod as p
 from berg.machinery.clock import Clock
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import ApiError, Obj, not_found
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +170,6 @@ class ObjectCache:
 
     async def stop(self) -> None:
         tasks = [e.task for e in self._entries.values() if e.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
         self._entries.clear()
         self._pods.clear()

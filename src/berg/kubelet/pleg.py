@@ -16,6 +16,7 @@ from berg.kubelet import pod as p
 from berg.kubelet import runtime_status
 from berg.kubelet.runtime_status import RuntimePod
 from berg.machinery.clock import Clock
+from berg.machinery.tasks import end
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRI, Code, CRIError
 
@@ -64,9 +65,7 @@ class PLEG:
         self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from berg.machinery.clock import Clock
+from berg.machinery.tasks import end
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import CRI, CRIError
 
@@ -104,9 +105,7 @@ class RuntimeState:
             await self.check()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
 
 def aggregate(errors: list[str]) -> str | None:

@@ -21,6 +21,7 @@ from berg.kubelet import pod_end
 from berg.machinery.clock import Clock, rfc3339
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +126,7 @@ class StatusManager:
 
     async def stop(self) -> None:
         tasks = [e.task for e in self._entries.values() if e.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
     # -- times
 

@@ -30,6 +30,7 @@ from berg.kubelet.volumes.manager import VolumeManager
 from berg.kubelet.volumes.tokens import TokenManager
 from berg.machinery.clock import Clock, parse_rfc3339
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 from berg.runtime.cri import CRI, CRIError
 
 log = logging.getLogger(__name__)
@@ -280,6 +281,4 @@ class PodSyncer:
         self.in_runtime.discard(uid)
 
     async def stop(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        await asyncio.gather(*self._timers.values(), return_exceptions=True)
+        await end(*self._timers.values())

@@ -21,6 +21,7 @@ from berg.kubelet import pod as p
 from berg.kubelet.start_errors import SyncError
 from berg.machinery.clock import Clock
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 from berg.runtime.cri import CRIError
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,7 @@ class PodWorker:
 
     async def stop(self) -> None:
         """Lets go of the pod without touching it."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     # -- the loop
 
@@ -146,8 +146,7 @@ class PodWorker:
             return None if await self._step else float("inf")
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
-                self._step.cancel()
-                await asyncio.gather(self._step, return_exceptions=True)
+                await end(self._step)
                 raise
             return None  # interrupted: something more important is to be done
         except SyncError as e:

@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import Any
 
 from berg.machinery.clock import Clock, RealClock
+from berg.machinery.tasks import end
 from berg.runtime.api import cri_pb2 as pb
 from berg.runtime.cri import Code, CRIError
 
@@ -57,9 +58,7 @@ class SimRuntime:
         """There is nothing to start."""
 
     async def stop(self) -> None:
-        for life in self._lives.values():
-            life.cancel()
-        await asyncio.gather(*self._lives.values(), return_exceptions=True)
+        await end(*self._lives.values())
         for queue in self._listeners:
             queue.put_nowait(None)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from berg.client.rest import Client
 from berg.machinery import collector
 from berg.machinery.resources import resource
+from berg.machinery.tasks import end
 
 if TYPE_CHECKING:
     from berg.scheduler.scheduler import Scheduler
@@ -49,8 +50,6 @@ class FirstPod:
             log.exception("starting the scheduler")
 
     async def stop(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.gather(self._waiting, return_exceptions=True)
+        await end(self._waiting)
         if self._scheduler is not None:
             await self._scheduler.stop()

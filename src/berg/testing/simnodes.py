@@ -24,6 +24,7 @@ from berg.client.rest import Client
 from berg.machinery.clock import Clock, RealClock, rfc3339, rfc3339_micro
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError
+from berg.machinery.tasks import end
 from berg.testing import simnode, simpod
 from berg.testing.simnode import SimConfig
 
@@ -91,9 +92,7 @@ class SimNodes:
 
     async def stop(self) -> None:
         """The nodes stay in the API, and will be seen as lost, as when real machines are switched off."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self._tasks.clear()
 
     # Nodes

@@ -23,6 +23,7 @@ from berg.apiserver.audit.logfile import LogFile
 from berg.apiserver.http.remote import Backoff, Remote, RemoteError
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -153,9 +154,7 @@ class Batches:
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            await end(*waits)
 
     async def _send_one(self) -> None:
         batch, self._waiting = self._waiting[: self._terms.max_size], self._waiting[self._terms.max_size :]

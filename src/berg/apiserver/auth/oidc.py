@@ -27,6 +27,7 @@ from berg.apiserver.auth.claims import Mapping, json_kind
 from berg.apiserver.http.message import User
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +128,7 @@ class Issuer:
             raise IssuerError(f'Get "{url}": {e or type(e).__name__}') from None
 
     async def close(self) -> None:
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.gather(self._fetching, return_exceptions=True)
+        await end(self._fetching)
         if self._session is not None:
             await self._session.close()
 

@@ -16,6 +16,7 @@ from berg.apiserver.registry.services import Services
 from berg.machinery.clock import rfc3339_micro
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ class Leadership:
             try:
                 await self._keep()
             finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await end(task)
                 await self._release()
 
     async def _keep(self) -> None:

@@ -25,6 +25,7 @@ from berg.etcd.v2.members import Stats, members
 from berg.etcd.v2.tree import Change, Event, Node, Tree, V2Error
 from berg.etcd.v2.users import NOT_ENOUGH, Refused, V2Users
 from berg.etcd.v2.watchers import Watcher, Watchers
+from berg.machinery.tasks import end
 from berg.storage.embedded.records import Meta
 from berg.storage.interface import StoreError
 
@@ -65,9 +66,7 @@ class V2:
 
     async def stop(self) -> None:
         self._watchers.end()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         if self._shadow is not None:
             self._shadow.close()
 

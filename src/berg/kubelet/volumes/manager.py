@@ -26,6 +26,7 @@ from berg.kubelet.volumes import atomic, content, local, mounter, ownership
 from berg.kubelet.volumes.content import VolumeError
 from berg.machinery.clock import Clock
 from berg.machinery.status import ApiError, Obj
+from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -208,9 +209,7 @@ class VolumeManager:
         await asyncio.get_running_loop().run_in_executor(None, _remove, root)
 
     async def stop(self) -> None:
-        for task in self._renewals.values():
-            task.cancel()
-        await asyncio.gather(*self._renewals.values(), return_exceptions=True)
+        await end(*self._renewals.values())
 
 
 def _remove(root: Path) -> None:

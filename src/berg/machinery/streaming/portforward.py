@@ -18,6 +18,7 @@ from berg.machinery.streaming.handshake import TUNNEL, Handshake
 from berg.machinery.streaming.spdy import SpdyConnection, SpdyStream
 from berg.machinery.streaming.stream import ByteStream, Pipe
 from berg.machinery.streaming.websocket import Tunnel, WebSocket
+from berg.machinery.tasks import end
 
 Connect = Callable[[int], Awaitable[ByteStream]]
 """Dials the port inside the pod; what it raises is told to the client."""
@@ -153,9 +154,7 @@ class _WebSocketForwarder:
         except OSError:
             pass
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
 
     async def _read(self) -> None:
         try:

@@ -13,6 +13,7 @@ from berg.machinery.streaming.remotecommand_client import upgrade
 from berg.machinery.streaming.spdy import SpdyConnection, SpdyStream
 from berg.machinery.streaming.stream import ByteStream
 from berg.machinery.streaming.websocket import Tunnel, WebSocket
+from berg.machinery.tasks import end
 
 
 class PortForwardClient:
@@ -42,8 +43,7 @@ class PortForwardClient:
 
     async def close(self) -> None:
         self._connection.close()
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await end(self._reader)
 
 
 async def connect_port_forward(

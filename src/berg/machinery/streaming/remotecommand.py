@@ -25,6 +25,7 @@ from berg.machinery.streaming.handshake import Handshake
 from berg.machinery.streaming.spdy import SpdyConnection, SpdyStream
 from berg.machinery.streaming.stream import ByteStream, Pipe
 from berg.machinery.streaming.websocket import WebSocket
+from berg.machinery.tasks import end
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 CLOSE = 255
@@ -105,8 +106,7 @@ async def serve_exec(stream: ByteStream, handshake: Handshake, options: ExecOpti
     except (OSError, TimeoutError):
         pass
     finally:
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        await end(reader)
         stream.close()
 
 

@@ -15,6 +15,7 @@ from berg.machinery.streaming.remotecommand import CLOSE, ERROR, RESIZE, STDERR,
 from berg.machinery.streaming.spdy import SpdyConnection, SpdyStream
 from berg.machinery.streaming.stream import ByteStream, Pipe
 from berg.machinery.streaming.websocket import WebSocket
+from berg.machinery.tasks import end
 
 
 async def upgrade(
@@ -101,9 +102,7 @@ class ExecClient:
         raise ApiError.from_status(status)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
 
 
 async def connect_exec(

@@ -8,6 +8,8 @@ import ssl as ssl_
 from collections import deque
 from typing import Protocol
 
+from berg.machinery.tasks import end
+
 
 class ByteStream(Protocol):
     """What is left of a connection after its upgrade. (The API server's own `Stream` is one.)"""
@@ -113,8 +115,6 @@ async def relay(a: ByteStream, b: ByteStream) -> None:
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
     finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        await end(*ways)
         a.close()
         b.close()

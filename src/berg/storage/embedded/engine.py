@@ -24,6 +24,7 @@ from typing import Any
 
 from berg.machinery import collector
 from berg.machinery.clock import Clock, RealClock
+from berg.machinery.tasks import end
 from berg.storage.embedded.compaction import AutoCompaction, Compaction
 from berg.storage.embedded.index import Index
 from berg.storage.embedded.leases import Leases
@@ -133,9 +134,7 @@ class EmbeddedStore:
         if not self._open:
             return
         self._open = False
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         await self._compaction.settle()
         while self._committing is not None or self._filling.waiters:
             self._drained = self._loop.create_future()

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from berg.machinery.clock import Clock, RealClock
+from berg.machinery.tasks import end
 from berg.storage.encryption import kms_pb2 as pb
 from berg.storage.encryption.providers import AesGcm
 from berg.storage.transform import TransformError
@@ -103,9 +104,7 @@ class Kms:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         await self._plugin.close()
 
     async def _run(self) -> None:
