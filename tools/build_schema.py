@@ -48,6 +48,8 @@ SCALARS = {
     ("boolean", None): "bool",
     ("object", None): "json",
 }
+NAMED = ("string", "int32", "int64", "bool", "double")
+"""scalars that may have a name of their own in Go"""
 EXTRA_PACKAGES = (  # messages that no path of the OpenAPI document mentions, but that travel
     "io.k8s.api.admission.v1.",
     "io.k8s.api.apidiscovery.",
@@ -164,7 +166,7 @@ class GoSource:
         return result
 
     def display(self, package: str, go_type: str) -> str:
-        """How Go prints a named scalar type in a message: `v1.Protocol`; empty for plain types."""
+        """How Go prints a named type in a message: `v1.Protocol`; empty for plain types."""
         bare = go_type.lstrip("*")
         prefix, _, name = bare.rpartition(".")
         if bare in ("string", "int32", "int64", "int", "bool", "float64") or "[" in bare:
@@ -298,10 +300,14 @@ class Types:
                     extra[key] = prop[source]
             if field in DEFAULTS.get(short, {}):
                 extra["d"] = DEFAULTS[short][field]
-            if field in go_fields and not expr.startswith(("#", "[", "{", "~")):
-                shown = self.go.display(package, go_fields[field][0])
-                if shown and expr in ("string", "int32", "int64", "bool", "double"):
+            if field in go_fields:
+                go_type = go_fields[field][0]
+                shown = self.go.display(package, go_type)
+                if shown and (expr in NAMED or expr.startswith(("[", "{", "~"))):
                     extra["g"] = shown
+                element = re.sub(r"^\*?(\[\]|map\[\w+\])", "", go_type)
+                if element != go_type and expr[2:] in NAMED and (shown := self.go.display(package, element)):
+                    extra["ge"] = shown
             fields.append([field, expr, number, flags] + ([extra] if extra else []))
         row["f"] = fields
         # a message field without a JSON name of its own is an embedded struct: its fields stand among ours

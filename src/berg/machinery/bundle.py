@@ -15,7 +15,7 @@ a field being `[json name, type, protobuf number, flags, more]`:
 * flags: 1 required, 2 a pointer in Go, 4 omitempty, 8 omitzero: together they say what a decoded and
   re-encoded object looks like;
 * more: `lt` list type, `lk` list keys, `mt` map type, `ps`/`pk` patch strategy and merge key, `d` default,
-  `g` the name Go gives a named scalar type in its messages.
+  `g` the name Go gives a named type in its messages, `ge` that of its elements.
 
 `data/types_old.json` goes on counting where `types.json` ends: types of API versions that are served no more,
 which objects in old snapshots have.
@@ -36,13 +36,14 @@ import orjson
 from berg.machinery.resources import Resource, Subresource
 
 
-def _read(name: str) -> Any:
+def read(name: str) -> Any:
+    """One file of the bundle."""
     return orjson.loads(Path(__file__).with_name("data").joinpath(name).read_bytes())
 
 
 @cache
 def _rows() -> list[Any]:
-    return _read("resources.json")
+    return read("resources.json")
 
 
 def resources(*, disabled: bool = False) -> list[Resource]:
@@ -88,12 +89,12 @@ def group_versions(*, disabled: bool = False) -> dict[str, list[str]]:
 @cache
 def type_rows() -> list[Any]:
     """The rows of `types.json`: everything that this version of Kubernetes knows."""
-    return _read("types.json")
+    return read("types.json")
 
 
 @cache
 def _old_rows() -> list[Any]:
-    return _read("types_old.json")
+    return read("types_old.json")
 
 
 def type_row(n: int) -> list[Any]:

@@ -230,6 +230,7 @@ class TypeDef:
 def _field_of_row(row: list[Any]) -> Field:
     name, expression, number, flags, *rest = row
     more = rest[0] if rest else {}
+    named = [{"g": more["ge"]}] if "ge" in more else []
     item: Field | None = None
     wire, type_, struct_row, wrapped = expression, "", -1, False
     if expression[0] == "~":
@@ -239,10 +240,10 @@ def _field_of_row(row: list[Any]) -> Field:
         struct_row = int(expression[1:])
     elif expression[:2] == "[]":
         wire = type_ = "array"
-        item = _field_of_row(["", expression[2:], 0, 0])
+        item = _field_of_row(["", expression[2:], 0, 0, *named])
     elif expression[:2] == "{}":
         wire = type_ = "map"
-        item = _field_of_row(["", expression[2:], 0, 0])
+        item = _field_of_row(["", expression[2:], 0, 0, *named])
     else:
         type_ = _TYPE_OF_WIRE.get(expression, expression)
     default = more.get("d")

@@ -103,6 +103,20 @@ def test_wrong_types_are_told_as_upstream_does(spec: Any, message: str) -> None:
     assert str(fault.value) == message
 
 
+@pytest.mark.parametrize(
+    ("spec", "go"),
+    [
+        ({"ipFamilies": [5]}, "number into Go struct field ServiceSpec.spec.ipFamilies of type v1.IPFamily"),
+        ({"ipFamilies": {}}, "object into Go struct field ServiceSpec.spec.ipFamilies of type []v1.IPFamily"),
+        ({"externalIPs": [5]}, "number into Go struct field ServiceSpec.spec.externalIPs of type string"),
+    ],
+)
+def test_lists_of_named_strings(spec: Any, go: str) -> None:
+    with pytest.raises(schema.WrongType) as fault:
+        schema.decode(schema.type_named("io.k8s.api.core.v1.Service"), {"spec": spec})
+    assert str(fault.value) == f"json: cannot unmarshal {go}"
+
+
 def test_wrong_time() -> None:
     assert POD
     with pytest.raises(schema.WrongType) as fault:

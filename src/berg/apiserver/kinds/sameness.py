@@ -6,7 +6,6 @@ Source: apimachinery pkg/api/equality.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 PLAIN_BOOLS = frozenset(
@@ -30,19 +29,3 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b) or (_empty("", a) and _empty("", b))
-
-
-def differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
-    """One line for each leaf that differs, `- old` then `+ new`, for messages."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
-            x, y = a.get(key), b.get(key)
-            if x != y and not (_empty(key, x) and _empty(key, y)):
-                yield from differences(x, y, f"{path}.{key}" if path else key)
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            if x != y:
-                yield from differences(x, y, f"{path}[{i}]")
-    elif not same(a, b):
-        yield f"- {path}: {a!r}"
-        yield f"+ {path}: {b!r}"

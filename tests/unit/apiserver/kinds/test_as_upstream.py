@@ -5,7 +5,7 @@ import pytest
 from berg.apiserver.kinds.core.pod_spec.app_armor import profiles_from_annotations
 from berg.apiserver.kinds.core.pod_spec.overlaps import overlapping_files
 from berg.apiserver.registry.conversions import autoscaling
-from berg.apiserver.registry.shown import errors_as_go, go_name
+from berg.apiserver.registry.shown import errors_as_go
 from berg.machinery import names, schema
 from berg.machinery.decode import WrongType
 from berg.machinery.status import OMITTED, invalid_value
@@ -69,14 +69,6 @@ def test_refused_structs_read_as_go_prints_them():
 
 def test_values_may_be_omitted():
     assert str(invalid_value("spec", OMITTED, "no")) == "spec: Invalid value: no"
-
-
-@pytest.mark.parametrize(
-    ("name", "go"),
-    [("podIP", "PodIP"), ("apiGroup", "APIGroup"), ("cidrs", "CIDRs"), ("seLinuxOptions", "SELinuxOptions")],
-)
-def test_go_names(name, go):
-    assert go_name(name) == go
 
 
 def test_a_template_without_labels_is_told_as_null():

@@ -147,10 +147,13 @@ def test_what_may_change():
 
 def test_what_may_not_change():
     (fault,) = update_faults("pods", pod(), {"spec.restartPolicy": "Never"})
-    assert fault.startswith(
+    assert fault == (
         "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
         "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing "
-        "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+        "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n"
+        '@@ -35,7 +35,7 @@\n   }\n  ],\n  "EphemeralContainers": null,\n- "RestartPolicy": "Always",\n'
+        '+ "RestartPolicy": "Never",\n  "TerminationGracePeriodSeconds": 30,\n'
+        '  "ActiveDeadlineSeconds": null,\n  "DNSPolicy": "ClusterFirst",\n'
     )
     assert update_faults(
         "pods", pod(), {"spec.containers": [{"name": "c", "image": "x"}, {"name": "d", "image": "x"}]}

@@ -16,8 +16,9 @@ from berg.apiserver.kinds.core.pod_spec.volumes import LONG_PORTAL
 from berg.apiserver.kinds.core.volume_sources import one_source, validate_storage
 from berg.apiserver.kinds.immutable import MESSAGE, immutable
 from berg.apiserver.kinds.label_selectors import validate_selector
-from berg.apiserver.kinds.sameness import differences, same
+from berg.apiserver.kinds.sameness import same
 from berg.machinery import names, quantity
+from berg.machinery.internal import difference
 from berg.machinery.status import (
     FieldError,
     Obj,
@@ -159,12 +160,12 @@ def validate_persistent_volume_update(obj: Obj, old: Obj) -> list[FieldError]:
     spec, before = obj.get("spec") or {}, old.get("spec") or {}
     new_sources: Obj = {s: spec.get(s) for s in SOURCES if spec.get(s) is not None}
     old_sources: Obj = {s: before.get(s) for s in SOURCES if before.get(s) is not None}
-    for sources in (new_sources, old_sources):
-        if "csi" in sources:  # where its secrets lie may change
-            sources["csi"] = {k: v for k, v in sources["csi"].items() if k != "controllerExpandSecretRef"}
+    secret = "controllerExpandSecretRef"
+    if "csi" in old_sources and "csi" in new_sources and old_sources["csi"].get(secret) is None:  # may be added
+        new_sources["csi"] = {k: v for k, v in new_sources["csi"].items() if k != secret}
     if not same(new_sources, old_sources):
-        diff = "\n".join(differences(old_sources, new_sources))
-        why = f"spec.persistentvolumesource is immutable after creation\n{diff}\n"
+        diff = difference("io.k8s.api.core.v1.PersistentVolumeSource", old_sources, new_sources)
+        why = f"spec.persistentvolumesource is immutable after creation\n{diff}"
         errors.append(forbidden_field("spec.persistentvolumesource", why))
     if spec.get("volumeMode") != before.get("volumeMode"):
         errors.append(invalid_value("volumeMode", spec.get("volumeMode"), MESSAGE))
@@ -266,10 +267,10 @@ def validate_claim_update(obj: Obj, old: Obj) -> list[FieldError]:
             ]
         spec["volumeAttributesClassName"] = before.get("volumeAttributesClassName")
     if not same(spec, before):
-        diff = "\n".join(differences(before, spec))
+        diff = difference("io.k8s.api.core.v1.PersistentVolumeClaimSpec", before, spec)
         why = (
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound "
-            f"claims\n{diff}\n"
+            f"claims\n{diff}"
         )
         errors.append(forbidden_field("spec", why))
     if new_size < old_size and new_size <= has:

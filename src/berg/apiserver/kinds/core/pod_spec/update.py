@@ -13,7 +13,8 @@ from berg.apiserver.kinds import checks
 from berg.apiserver.kinds.core.pod_spec.resources import is_sidecar, qos_class
 from berg.apiserver.kinds.core.pod_spec.scheduling import REQUIRED, validate_tolerations
 from berg.apiserver.kinds.core.pod_spec.validation import APP_ARMOR_PREFIX, MIRROR, validate_pod
-from berg.apiserver.kinds.sameness import differences, same
+from berg.apiserver.kinds.sameness import same
+from berg.machinery.internal import difference
 from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, required
 
 UPDATABLE = (
@@ -123,8 +124,8 @@ def _immutable(spec: Obj, before: Obj) -> list[FieldError]:
     if before.get("schedulingGates"):
         errors += _narrowed(rest, before)
     if not same(rest, before):
-        diff = "\n".join(differences(before, rest))
-        errors.append(forbidden_field("spec", f"pod updates may not change fields other than {UPDATABLE}\n{diff}\n"))
+        diff = difference("io.k8s.api.core.v1.PodSpec", before, rest)
+        errors.append(forbidden_field("spec", f"pod updates may not change fields other than {UPDATABLE}\n{diff}"))
     return errors
 
 
@@ -187,8 +188,8 @@ def validate_ephemeral_containers_update(obj: Obj, old: Obj) -> list[FieldError]
         if name not in new:
             errors.append(forbidden_field(at, f'existing ephemeral containers "{name}" may not be removed\n'))
         elif not same(c, new[name]):
-            diff = "\n".join(differences(c, new[name]))
-            errors.append(forbidden_field(at, f'existing ephemeral containers "{name}" may not be changed\n{diff}\n'))
+            diff = difference("io.k8s.api.core.v1.EphemeralContainer", c, new[name])
+            errors.append(forbidden_field(at, f'existing ephemeral containers "{name}" may not be changed\n{diff}'))
     return errors
 
 
