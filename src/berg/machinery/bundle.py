@@ -124,7 +124,7 @@ def _old_index() -> dict[str, int]:
 def openapi() -> dict[str, Any]:
     """OpenAPI name -> what a published schema says beyond `types.json`, as a merge patch over what is written from
     that (`tools/build_openapi.py`)."""
-    found: dict[str, Any] = _read("openapi.json")
+    found: dict[str, Any] = read("openapi.json")
     return found
 
 
