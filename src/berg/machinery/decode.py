@@ -251,9 +251,10 @@ def _int_or_string(
 ) -> Any:
     if value.__class__ is str or (value.__class__ is int and -_INT32 <= value < _INT32):
         return value
-    kind = f"number {value}" if value.__class__ in (int, float) else ""
-    if kind:
-        raise WrongType(f"json: cannot unmarshal {kind} into Go value of type int32")
+    if isinstance(value, (int, float)) and value.__class__ is not bool:
+        at = _at(field, where, owner)
+        place = f"struct field {at.struct.short}.{at.names()}" if at is not None else "value"
+        raise WrongType(f"json: cannot unmarshal number {value} into Go {place} of type int32")
     raise _wrong(value, field, _at(field, where, owner), "int32")
 
 
@@ -330,6 +331,8 @@ def _duration(field: Field, value: Any, path: str, unknown: list[str], where: _W
 
 
 def _bytes(field: Field, value: Any, path: str, unknown: list[str], where: _Where | None, owner: TypeDef) -> Any:
+    if value.__class__ is list and all(v.__class__ is int and 0 <= v < 256 for v in value):
+        return base64.b64encode(bytes(value)).decode()  # to Go a list of numbers, too
     if value.__class__ is not str:
         raise _wrong(value, field, _at(field, where, owner))
     text = value.replace("\n", "").replace("\r", "") if "\n" in value or "\r" in value else value

@@ -71,7 +71,7 @@ def _unescape(value: str) -> str:
         elif c == "\\":
             escaped = True
         elif c in ",=":
-            raise ValueError(f"invalid field selector: unescaped character in value: {c}")
+            raise ValueError(f"invalid field selector: unescaped character in value: {ord(c)}")
         else:
             out += c
     if escaped:

@@ -62,14 +62,14 @@ async def apply(request: Request, call: Call, view: View, options: WriteOptions)
             reset=fieldmanager.reset_fields(call),
             convert=fieldmanager.converter(call),
         )
-        result = orjson.loads(orjson.dumps(result))
         if live is None:
             result["metadata"].pop("resourceVersion", None)
         own = (wanted.get("metadata") or {}).get("resourceVersion")
         if own:
             result["metadata"]["resourceVersion"] = own
         part = WHOLE if not view.identity else view
-        return await finish(call, part, live or {}, result, options.field_validation, faults, unfit)
+        copy = orjson.loads(orjson.dumps(result))
+        return await finish(call, part, live or {}, copy, options.field_validation, faults, unfit, pristine=result)
 
     return await update(
         call, merged, may_create=not call.subresource, tracked=False, admission_kind=view.admission_kind

@@ -6,6 +6,7 @@ Source: k8s.io/apiserver pkg/endpoints/handlers (create.go, update.go, rest.go).
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from berg.apiserver.http.message import Request
@@ -82,7 +83,48 @@ def decode(
     """The body as an object of the resource, in the storage version."""
     obj, faults = parse_body(request, resource.kind, registry.media_types)
     check_kind(obj, resource, request.body)
+    if faults and not registry.custom:
+        obj, faults = _decoded_twice(request, registry, resource, obj, faults)
+    try:
+        return canonical(registry, obj, resource, mode=mode, warnings=warnings, faults=faults, in_order=True)
+    except ApiError as e:
+        if "cannot unmarshal number " not in e.message or request.body[:1] != b"{":
+            raise
+    obj = json.loads(request.body, parse_float=_AsWritten)  # for the words alone, which show the number as it stands
+    check_kind(obj, resource, request.body)
     return canonical(registry, obj, resource, mode=mode, warnings=warnings, faults=faults, in_order=True)
+
+
+class _AsWritten(float):
+    """A number that shows itself as it stood in the text."""
+
+    text: str
+
+    def __new__(cls, text: str) -> _AsWritten:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _decoded_twice(
+    request: Request, registry: Registry, resource: Resource, obj: Obj, faults: list[str]
+) -> tuple[Obj, list[str]]:
+    """A body with keys that stand twice: the later ones were decoded on top of the earlier ones."""
+    type_ = registry.type_of(resource)
+    body = request.body.lstrip()
+    if type_ is None or body[:1] != b"{":
+        return obj, faults
+    from berg.machinery.codec import duplicates
+
+    try:
+        found, faults = duplicates.typed(body, type_)
+    except ValueError:  # YAML
+        return obj, faults
+    check_kind(found, resource, request.body)
+    return found, faults
 
 
 def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
@@ -92,7 +134,11 @@ def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
     for field in ("apiVersion", "kind"):
         if (why := no_text(obj, field)) is not None:
             raise _unrecognized(resource.kind, why, body)
+    if "kind" not in obj or "apiVersion" not in obj:
+        _told_otherwise(obj)
     kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
+    if version.startswith("/"):
+        version = version[1:]  # an empty group and a version
     if kind != resource.kind:
         raise _another_kind(resource, kind, version)
     if version != resource.api_version and _is_known(resource.api_version, kind) and not _is_known(version, kind):
@@ -105,6 +151,14 @@ def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
     meta = obj.get("metadata")
     if meta is None:
         obj["metadata"] = {}
+
+
+def _told_otherwise(obj: Obj) -> None:
+    """Upstream finds out what an object is with a decoder that does not look at the case of keys."""
+    for key in [k for k in obj if k.lower() in ("kind", "apiversion") and k not in ("kind", "apiVersion")]:
+        name = "kind" if key.lower() == "kind" else "apiVersion"
+        if isinstance(obj[key], str):
+            obj.setdefault(name, obj[key])
 
 
 def no_kind(value: object) -> str:
@@ -188,6 +242,25 @@ def canonical(
     if not registry.custom:
         registry.to_storage(obj, resource)
         registry.strategy.default(obj)
+    return obj
+
+
+def as_kind(
+    obj: Obj, kind: Resource, *, mode: str = IGNORE, warnings: list[str] | None = None, faults: list[str] | None = None
+) -> Obj:
+    """Takes over what is written as another kind than its resource's, a Scale: types checked, unknown fields told of.
+    Raises ApiError 400."""
+    type_ = schema.type_of(kind.group, kind.version, kind.kind)
+    assert type_ is not None
+    found = list(faults or ())
+    try:
+        found += [f'unknown field "{path}"' for path in schema.decode(type_, obj)]
+    except schema.WrongType as e:
+        raise cannot_handle(kind, str(e)) from None
+    if found and mode == STRICT:
+        raise cannot_handle(kind, "strict decoding error: " + ", ".join(found))
+    if found and mode == WARN and warnings is not None:
+        warnings.extend(found)
     return obj
 
 

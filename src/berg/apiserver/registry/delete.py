@@ -86,6 +86,8 @@ async def _delete_once(call: Call, key: str, entry: CacheEntry, options: Obj) ->
                 return Deleted(Unstored(key, obj, entry.revision), gone=True)
             gone = await cacher.delete(key, expected=entry.revision)
             await registry.strategy.after_delete(call.context, gone.obj)
+            if outcome == "graceful":  # told with the mark that it got last
+                return Deleted(Unstored(key, obj, gone.revision), gone=True)
             return Deleted(gone, gone=True)
     if call.dry_run:
         return Deleted(Unstored(key, obj, entry.revision), gone=False)

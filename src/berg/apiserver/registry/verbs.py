@@ -178,8 +178,9 @@ async def update(request: Request, registry: Registry, resource: Resource, view:
         decoding.check_name(given, call.name, call.namespace)
         decoding.match_namespace(given, call.namespace)
     else:
-        given, _ = decoding.parse_body(request, shown.kind)
+        given, faults = decoding.parse_body(request, shown.kind)
         decoding.check_kind(given, shown, request.body)
+        given = decoding.as_kind(given, shown, mode=options.field_validation, warnings=call.warnings, faults=faults)
         decoding.check_name(given, call.name, call.namespace)
     encoded = orjson.dumps(given)
 

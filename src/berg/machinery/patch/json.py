@@ -21,6 +21,8 @@ _NONE = object()
 
 def apply(doc: Any, patch: Any) -> Any:
     """`doc` with `patch`, a list of operations. Neither argument is changed. Raises ApiError 400, 413 or 422."""
+    if isinstance(patch, list):
+        patch = [{} if op is None else op for op in patch]
     if not isinstance(patch, list) or not all(isinstance(op, dict) for op in patch):
         kind = {dict: "object", str: "string", bool: "bool"}.get(type(patch), "number")
         if isinstance(patch, list):
@@ -188,7 +190,7 @@ def _equal(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_equal(v, b[k]) for k, v in a.items())
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_equal, a, b))
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+    return type(a) is type(b) and bool(a == b)  # upstream compares how they are written: 1.0 is not 1
 
 
 def _move(root: list[Any], op: dict[str, Any]) -> None:

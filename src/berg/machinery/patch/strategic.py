@@ -28,13 +28,18 @@ _ORDER = "$setElementOrder"
 
 def apply(doc: Obj, patch: Any, type_: TypeDef) -> Obj:
     """`doc` with `patch`. Shares unchanged parts with `doc`; neither argument is changed. Raises ApiError."""
+    return followed(doc, patch, type_)[0]
+
+
+def followed(doc: Obj, patch: Any, type_: TypeDef) -> tuple[Obj, Obj]:
+    """As `apply`, and what is left of the patch when its lists' orders have been followed, which upstream shows."""
     if not isinstance(patch, dict):
         raise malformed("invalid JSON document")
     try:
         own = clone(patch)
     except SyntaxFault as e:
         raise malformed(str(e)) from None
-    return _map(doc, own, type_)
+    return _map(doc, own, type_), own
 
 
 def _field(type_: TypeDef | Field | None, key: str) -> Field | None:
@@ -93,7 +98,7 @@ def _directive(patch: Obj) -> Obj:
         return {k: v for k, v in patch.items() if k != _DIRECTIVE}
     if directive == "delete":
         return {}
-    raise unexpected(f"unknown patch type: {directive} in map: {_go_map(patch)}")
+    raise unexpected(f"unknown patch type: {_go_string(directive)} in map: {go_value(patch)}")
 
 
 def _retain_keys(merged: Obj, patch: Obj) -> None:
@@ -159,7 +164,7 @@ def _list(original: list[Any], patch: list[Any], field: Field | None, deletes: b
     struct = field.item.struct if field and field.item else None
     for element in patch:
         if key not in element:
-            raise unexpected(f"map: {_go_map(element)} does not contain declared merge key: {key}")
+            raise unexpected(f"map: {go_value(element)} does not contain declared merge key: {key}")
         at = _find(merged, key, element[key])
         if at < 0:
             merged.append(element)
@@ -173,32 +178,34 @@ def _special_elements(original: list[Any], patch: list[Any], key: str) -> tuple[
     plain, replace = [], False
     for element in patch:
         directive = element.get(_DIRECTIVE)
-        if directive is None:
+        if _DIRECTIVE not in element:
             plain.append(element)
         elif directive == "delete":
             if key not in element:
-                raise unexpected(f"map: {_go_map(element)} does not contain declared merge key: {key}")
+                raise unexpected(f"map: {go_value(element)} does not contain declared merge key: {key}")
             original = [e for e in original if e.get(key) != element[key] or key not in e]
         elif directive == "replace":
             replace = True
         elif directive == "merge":
             raise unexpected("merging lists cannot yet be specified in the patch")
         else:
-            raise unexpected(f"unknown patch type: {directive} in map: {_go_map(element)}")
+            raise unexpected(f"unknown patch type: {_go_string(directive)} in map: {go_value(element)}")
     return (plain, []) if replace else (original, plain)
 
 
 def _ordered_list(merged: Obj, directive: str, order: Any, patch: Obj, type_: TypeDef | Field | None) -> None:
     """One `$setElementOrder/NAME`: merges the list NAME of the patch, then sorts the result."""
-    fault = "invalid patch format of setElementOrder list"
-    name = _name_in(directive, _ORDER, fault)
-    if not isinstance(order, list):
-        raise malformed(fault)
+    name = _name_in(directive, _ORDER, "invalid patch format of setElementOrder list")
     old, new = merged.get(name), patch.get(name)
-    if (old is not None and not isinstance(old, list)) or (new is not None and not isinstance(new, list)):
-        raise malformed(fault)
+    for given, there in ((order, True), (old, name in merged), (new, name in patch)):
+        if there and not isinstance(given, list):
+            raise unexpected(f"expected a []interface {{}}, but received a {_go_type(given)}")
     field = _field(type_, name)
+    if isinstance(type_, Field) or (field is not None and field.type in ("map", "object")):
+        raise unexpected("expected slice or array type, but got: struct")
     key = field.patch_key if field else ""
+    if key and (bad := next((i for i, e in enumerate(order) if not isinstance(e, dict)), None)) is not None:
+        raise unexpected(f"value for key {bad} is not a map")
     _check_order(new or [], order, key)
     if old is None and new is None:
         return
@@ -231,8 +238,10 @@ def _same(a: Any, b: Any, key: str) -> bool:
     if not key:
         return bool(a == b)
     for element in (a, b):
-        if not isinstance(element, dict) or key not in element:
-            raise unexpected(f"map: {_go_map(element)} does not contain declared merge key: {key}")
+        if not isinstance(element, dict):
+            raise unexpected(f"expected a map[string]interface {{}}, but received a {_go_type(element)}")
+        if key not in element:
+            raise unexpected(f"map: {go_value(element)} does not contain declared merge key: {key}")
     return bool(a[key] == b[key])
 
 
@@ -269,7 +278,7 @@ def _id(element: Any, key: str) -> Any:
     elif isinstance(element, dict) and key in element:
         value = element[key]
     else:
-        raise unexpected(f"map: {_go_map(element)} does not contain declared merge key: {key}")
+        raise unexpected(f"map: {go_value(element)} does not contain declared merge key: {key}")
     return repr(value) if isinstance(value, (dict, list)) else (type(value), value)
 
 
@@ -282,10 +291,10 @@ def _find(elements: list[Any], key: str, value: Any) -> int:
 
 def _of_maps(*lists: list[Any]) -> bool:
     kinds = {type(e) for elements in lists for e in elements}
+    if len(kinds) > 1:
+        raise unexpected(f"list element types are not identical: {_go_list(list(lists))}")
     if list in kinds:
         raise Unprocessable("lists of lists are not supported")
-    if len(kinds) > 1 and dict in kinds:
-        raise unexpected(f"list element types are not identical: {_go_list(list(lists))}")
     return dict in kinds
 
 
@@ -296,10 +305,22 @@ def _unique(values: list[Any]) -> list[Any]:
     return list(seen.values())
 
 
-def _go_map(value: Any) -> str:
+def _go_string(value: Any) -> str:
+    """Go's `%s`, which complains of what is no text."""
+    if isinstance(value, str) or value is None:
+        return value if value is not None else "%!s(<nil>)"
+    return f"%!s({_go_type(value)}={go_value(value)})" if not isinstance(value, (dict, list)) else go_value(value)
+
+
+def _go_type(value: Any) -> str:
+    names = {dict: "map[string]interface {}", list: "[]interface {}", str: "string", bool: "bool", int: "int64"}
+    return "%!s(<nil>)" if value is None else names.get(type(value), "float64")
+
+
+def go_value(value: Any) -> str:
     """Go's `%v` of a decoded value, keys in order."""
     if isinstance(value, dict):
-        return f"map[{' '.join(f'{k}:{_go_map(v)}' for k, v in sorted(value.items()))}]"
+        return f"map[{' '.join(f'{k}:{go_value(v)}' for k, v in sorted(value.items()))}]"
     if isinstance(value, list):
         return _go_list(value)
     if value is None:
@@ -308,4 +329,4 @@ def _go_map(value: Any) -> str:
 
 
 def _go_list(values: list[Any]) -> str:
-    return f"[{' '.join(map(_go_map, values))}]"
+    return f"[{' '.join(map(go_value, values))}]"
