@@ -40,4 +40,5 @@ def answers(
         "/openid/v1/jwks": jwks,
         "/openid/v1/jwks/": jwks,
         "/.well-known/openid-configuration": openid,
+        "/.well-known/openid-configuration/": openid,
     }

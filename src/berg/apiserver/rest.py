@@ -135,7 +135,8 @@ class Resources:
             declared = resource.subresources.get(info.subresource)
             if declared is None:
                 raise NotServed
-            if info.verb not in declared.verbs:  # what was authorized is what is done
+            passed_on = info.subresource == "proxy" and request.method == "OPTIONS"  # which is no verb
+            if info.verb not in declared.verbs and not passed_on:  # what was authorized is what is done
                 raise not_allowed(resource, info)
             handler: SubHandler = import_module(f"berg.apiserver.subresources.{room}").handle
             return await handler(request, registry, resource)

@@ -56,6 +56,14 @@ async def test_openapi(served: Served) -> None:
     assert [d["schema"]["$ref"].rpartition(".")[2] for d in deleted.values()] == ["PodTemplate", "Status"]
 
 
+async def test_paths_that_openapi_lists_answer(served: Served) -> None:
+    for path, item in (await served.get("/openapi/v2"))["paths"].items():
+        if path.endswith("/"):  # discovery, the version, keys
+            assert list(item) == ["get"] and (await served.raw("GET", path)).status == 200
+    proxied = await served.raw("OPTIONS", "/api/v1/namespaces/default/pods/none/proxy")
+    assert (proxied.status, (await served.raw("OPTIONS", "/api/v1/namespaces/default/pods")).status) == (404, 405)
+
+
 async def test_health(served: Served) -> None:
     assert (await served.raw("GET", "/readyz")).body == b"ok"
     verbose = (await served.raw("GET", "/readyz?verbose&exclude=etcd")).body.decode()
