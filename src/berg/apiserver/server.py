@@ -48,16 +48,18 @@ Hook = Callable[[Services], Awaitable[None]]
 
 HOOKS = (
     ("start-system-namespaces-controller", "namespaces", ""),
+    ("start-kube-apiserver-identity-lease-controller", "identity_lease", "APIServerIdentity"),
+    ("built-in-resources-storage-version-updater", "storage_versions", "StorageVersionAPI"),
     ("rbac/bootstrap-roles", "rbac", ""),
     ("scheduling/bootstrap-system-priority-classes", "priority_classes", ""),
     ("priority-and-fairness-config-producer", "flow_control", ""),
     ("bootstrap-controller", "kubernetes_service", ""),
     ("start-cluster-authentication-info-controller", "authentication_info", ""),
-    ("start-kube-apiserver-identity-lease-controller", "identity_lease", "APIServerIdentity"),
     ("start-kube-apiserver-coordinated-leader-election-controller", "leader_election", "CoordinatedLeaderElection"),
     ("start-legacy-token-tracking-controller", "legacy_token_tracking", ""),
 )
 """post-start hooks: upstream's name, module in `hooks/`, the feature gate it waits for"""
+_STORAGE_VERSIONS = "built-in-resources-storage-version-updater"
 
 
 class APIServer:
@@ -124,6 +126,8 @@ class APIServer:
         self.milestones.reached(milestones.CUSTOM)
         await self.aggregator.start()
         self.milestones.reached(milestones.AGGREGATOR)
+        if _STORAGE_VERSIONS in self._hooks_left:  # what is written must have been told before
+            await self._run_hooks(until=_STORAGE_VERSIONS)
         if config.secure_port >= 0:
             await self._listen()
             self.services.secure_port = self.port
@@ -363,11 +367,13 @@ class APIServer:
         self.methods.reload_authorities()
         await authentication_info.run(self.services)
 
-    async def _run_hooks(self) -> None:
+    async def _run_hooks(self, until: str = "") -> None:
         for name, module in list(self._hooks_left.items()):
             run: Hook = import_module(f"berg.apiserver.hooks.{module}").run
             await run(self.services)
             del self._hooks_left[name]
+            if name == until:
+                return
         listed = asyncio.Event()
         self.spawn(self._list_api_services(listed))
         await listed.wait()

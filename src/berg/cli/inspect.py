@@ -31,7 +31,7 @@ class SnapshotServer(APIServer):
 
     read_only = True
 
-    async def _run_hooks(self) -> None:
+    async def _run_hooks(self, until: str = "") -> None:
         # nothing is made: no namespaces, no roles, no service of its own, and no APIServices
         self._hooks_left.clear()
         self.milestones.reached(milestones.REGISTERED)

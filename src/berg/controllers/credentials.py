@@ -60,6 +60,12 @@ ACCOUNTS = {
     "legacy-serviceaccount-token-cleaner-controller": "legacy-service-account-token-cleaner",
     "validatingadmissionpolicy-status-controller": "validatingadmissionpolicy-status-controller",
     "service-cidr-controller": "service-cidrs-controller",
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller": (
+        "kube-apiserver-serving-clustertrustbundle-publisher"
+    ),
+    "podcertificaterequest-cleaner-controller": "podcertificaterequestcleaner",
+    "storage-version-migrator-controller": "storage-version-migrator-controller",
+    "storageversion-garbage-collector-controller": "storage-version-garbage-collector",
 }
 """controller → service account; one that is not here acts as the manager"""
 

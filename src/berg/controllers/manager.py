@@ -76,23 +76,30 @@ CONTROLLERS: dict[str, str] = {
     "taint-eviction-controller": "tainteviction:TaintEvictionController",
     "root-ca-certificate-publisher-controller": "rootca:RootCAPublisher",
     "legacy-serviceaccount-token-cleaner-controller": "serviceaccount_tokens:LegacyTokenCleaner",
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller": "trustbundles:ServingTrustBundlePublisher",
+    "podcertificaterequest-cleaner-controller": "podcertificates:PodCertificateRequestCleaner",
+    "storage-version-migrator-controller": "storageversionmigrator:StorageVersionMigrator",
+    "storageversion-garbage-collector-controller": "storageversiongc:StorageVersionGC",
 }
+GATES = {
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller": "ClusterTrustBundle",
+    "podcertificaterequest-cleaner-controller": "PodCertificateRequest",
+    "storage-version-migrator-controller": "StorageVersionMigrator",
+    "storageversion-garbage-collector-controller": "StorageVersionAPI",
+}
+"""controller → the feature gate without which it does not run"""
 DISABLED_BY_DEFAULT = frozenset({"bootstrap-signer-controller", "token-cleaner-controller"})
 
 NOT_HERE = frozenset(
     {
         "cloud-node-lifecycle-controller",
         "device-taint-eviction-controller",
-        "kube-apiserver-serving-clustertrustbundle-publisher-controller",
         "node-route-controller",
-        "podcertificaterequest-cleaner-controller",
         "podgroup-protection-controller",
         "resourcepoolstatusrequest-controller",
         "selinux-warning-controller",
         "service-ca-certificate-publisher-controller",
         "service-lb-controller",
-        "storage-version-migrator-controller",
-        "storageversion-garbage-collector-controller",
     }
 )
 """names that upstream knows: of clouds, or of APIs that are off by default. Naming one runs nothing."""
@@ -138,11 +145,12 @@ class ControllerManager:
     ) -> None:
         self.client, self.config = client, config or Config()
         self.clock: Clock = clock or RealClock()
-        self.names = chosen(self.config.controllers)
+        self.features = FeatureGates(self.config.feature_gates)
+        on = self.features.enabled
+        self.names = [n for n in chosen(self.config.controllers) if n not in GATES or on(GATES[n])]
         self._classes = {name: _class(name) for name in self.names}
         self.controllers: dict[str, Controller] = {}
         self.metrics = Registry()
-        self.features = FeatureGates(self.config.feature_gates)
         self._describe()
         self._serving: Serving | None = None
         self._on_lost = on_lost

@@ -196,6 +196,7 @@ class Cluster:
             cluster_signing_key_file=str(self._dir / "ca.key"),
             root_ca_file=str(self._dir / "ca.crt"),
             service_account_private_key_file=str(self._dir / "sa.key"),
+            feature_gates=self._api.get("feature_gates") or {},
         )
         client = self.client_as("system:kube-controller-manager", "system:masters")
         self.controllers = ControllerManager(client, config, clock=self.clock)
