@@ -187,7 +187,8 @@ async def test_openapi_v2_is_merged(aggregated: Aggregated) -> None:
     await up(aggregated)
     document = await aggregated.served.get("/openapi/v2")
     get = document["paths"][f"/apis/{GV}/things"]["get"]
-    assert get["parameters"] == [{"name": "pretty", "in": "query", "type": "string"}]
+    assert get["parameters"] == [{"$ref": "#/parameters/pretty"}]
+    assert document["parameters"]["pretty"] == {"name": "pretty", "in": "query", "type": "string"}
     assert "/elsewhere/" not in document["paths"] and "Unused" not in document["definitions"]
     assert "code" in document["definitions"][STATUS]["properties"], "ours is still called so"
     renamed = f"{STATUS}_v2"

@@ -1,7 +1,7 @@
 """OpenAPI of other servers as part of this one's: cut down to what they are asked for here, and merged.
 
 Two servers may give different things the same name. The one that comes later is renamed (`NAME_v2`), with all
-references to it, so that nothing changes for who knew the first. Shared parameters are written out.
+references to it, so that nothing changes for who knew the first.
 
 Source: k8s.io/kube-openapi pkg/aggregator, k8s.io/kube-aggregator pkg/controllers/openapi/aggregator.
 """
@@ -13,46 +13,56 @@ from typing import Any
 
 from berg.machinery.status import Obj
 
+_SECTIONS = ("definitions", "parameters")
 _DEFINITIONS, _PARAMETERS = "#/definitions/", "#/parameters/"
 _SCHEMAS = "#/components/schemas/"
 _GVK = "x-kubernetes-group-version-kind"
 
 
 def filtered(document: Obj, prefix: str) -> Obj:
-    """A v2 document with only the paths below `prefix`, and the definitions that these need."""
-    shared = document.get("parameters") or {}
-    paths = {p: _inlined(item, shared) for p, item in (document.get("paths") or {}).items() if p.startswith(prefix)}
-    return {"paths": paths, "definitions": _needed(paths, document.get("definitions") or {})}
+    """A v2 document with only the paths below `prefix`, and what these refer to."""
+    paths = {p: item for p, item in (document.get("paths") or {}).items() if p.startswith(prefix)}
+    return {"paths": paths, **_needed(paths, document)}
 
 
-def _needed(paths: Obj, definitions: Obj) -> Obj:
+def _needed(paths: Obj, document: Obj) -> Obj:
+    """Section → name → what `paths` refer to, directly or not."""
     needed: set[str] = set()
     waiting = list(_references(paths))
     while waiting:
-        name = waiting.pop()
-        if name not in needed and name in definitions:
-            needed.add(name)
-            waiting += _references(definitions[name])
-    return {name: definition for name, definition in definitions.items() if name in needed}
+        ref = waiting.pop()
+        _, section, name = ref.split("/", 2)
+        found = (document.get(section) or {}).get(name)
+        if ref not in needed and found is not None:
+            needed.add(ref)
+            waiting += _references(found)
+    return {
+        section: {name: one for name, one in (document.get(section) or {}).items() if f"#/{section}/{name}" in needed}
+        for section in _SECTIONS
+    }
 
 
 def merge(into: Obj, other: Obj) -> None:
-    """Adds a v2 document's paths and definitions; of the same path, the one that is there stays."""
+    """Adds a v2 document's paths and what they refer to; of the same path, the one that is there stays."""
     paths = {p: item for p, item in other["paths"].items() if p not in into["paths"]}
     if not paths:
         return
-    known: Obj = into["definitions"]
-    given = _needed(paths, other["definitions"])
+    given = _needed(paths, other)
     renamed: dict[str, str] = {}
-    for name, definition in given.items():
-        if name in known and not _same(known[name], definition):
-            renamed[name] = _free_name(name, definition, known, given, set(renamed.values()))
-    for name, definition in given.items():
-        target = renamed.get(name, name)
-        if target not in known:
-            known[target] = _rewritten(definition, renamed)
-        else:
-            known[target] = _with_kinds(known[target], definition)
+    for section in _SECTIONS:
+        known = into.setdefault(section, {})
+        for name, one in given[section].items():
+            if name in known and not _same(known[name], one):
+                free = _free_name(name, one, known, given[section], set(renamed.values()), section)
+                renamed[f"#/{section}/{name}"] = f"#/{section}/{free}"
+    for section in _SECTIONS:
+        known = into[section]
+        for name, one in given[section].items():
+            target = renamed.get(f"#/{section}/{name}", name).rpartition("/")[2]
+            if target not in known:
+                known[target] = _rewritten(one, renamed)
+            elif section == "definitions":
+                known[target] = _with_kinds(known[target], one)
     into["paths"].update(_rewritten(paths, renamed))
 
 
@@ -110,8 +120,8 @@ def _parameter(parameter: Obj, schema: Callable[[Any], Any]) -> Obj:
 def _references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         ref = value.get("$ref")
-        if isinstance(ref, str) and ref.startswith(_DEFINITIONS):
-            yield ref.removeprefix(_DEFINITIONS)
+        if isinstance(ref, str) and ref.startswith((_DEFINITIONS, _PARAMETERS)):
+            yield ref
         for inner in value.values():
             yield from _references(inner)
     elif isinstance(value, list):
@@ -133,8 +143,8 @@ def _rewritten(value: Any, renamed: dict[str, str]) -> Any:
         return value
     if isinstance(value, dict):
         ref = value.get("$ref")
-        if isinstance(ref, str) and ref.removeprefix(_DEFINITIONS) in renamed:
-            return {**value, "$ref": _DEFINITIONS + renamed[ref.removeprefix(_DEFINITIONS)]}
+        if isinstance(ref, str) and ref in renamed:
+            return {**value, "$ref": renamed[ref]}
         return {k: _rewritten(v, renamed) for k, v in value.items()}
     return [_rewritten(v, renamed) for v in value] if isinstance(value, list) else value
 
@@ -153,13 +163,13 @@ def _bare(value: Any) -> Any:
     return [_bare(v) for v in value] if isinstance(value, list) else value
 
 
-def _free_name(name: str, definition: Obj, known: Obj, given: Obj, taken: set[str]) -> str:
+def _free_name(name: str, one: Obj, known: Obj, given: Obj, taken: set[str], section: str) -> str:
     number = 2
     while True:
         found = f"{name}_v{number}"
-        if found in known and _same(known[found], definition):
+        if found in known and _same(known[found], one):
             return found
-        if found not in known and found not in given and found not in taken:
+        if found not in known and found not in given and f"#/{section}/{found}" not in taken:
             return found
         number += 1
 

@@ -61,7 +61,7 @@ def v2(resources: list[Resource], custom: Custom, remote: Iterable[Obj]) -> Obj:
         path, item = nonresource.item(name, writer)
         found[path] = item
     schemas.settle()
-    document: Obj = {"swagger": "2.0", "info": _INFO, "paths": found, "definitions": schemas.found}
+    document: Obj = {"paths": found, "definitions": schemas.found, "parameters": writer.parameters}
     for part in remote:
         from berg.apiserver.aggregation import specs
 
