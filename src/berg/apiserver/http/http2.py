@@ -31,7 +31,7 @@ from berg.machinery.http2 import fields as head
 from berg.machinery.http2.connection import Connection
 from berg.machinery.http2.frames import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, PROTOCOL_ERROR, Broken, Limits
 from berg.machinery.http2.frames import StreamBroken as Reset
-from berg.machinery.http2.hpack import Field, encode
+from berg.machinery.http2.hpack import Field, encode, encode_string
 from berg.machinery.http2.stream import Stream
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ _HTTP_1_1_REQUIRED = 13
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _CONTINUE = encode([(":status", "100")])
-_CACHED_BYTES = 256
+_AUDIT_ID = b"\0" + encode_string("audit-id")
+_FIELDS: dict[tuple[str, str], bytes] = {}
+"""headers as they are sent, of those that are said again and again"""
+_KEPT, _KEPT_BYTES = 1024, 256
 
 
 @lru_cache(maxsize=8)
@@ -163,10 +166,6 @@ class HTTP2Protocol(Connection):
         if isinstance(exchange, _Exchange) and exchange.task is not None:
             exchange.task.cancel()
 
-    def finish(self, stream: Stream) -> None:
-        self._last_active = time.monotonic()
-        super().finish(stream)
-
     def _refuse_body(self, stream: Stream) -> None:
         stream.state = None
         self._send(stream, too_large(self.server.max_body_bytes), False)
@@ -213,8 +212,7 @@ class HTTP2Protocol(Connection):
         elif head_only or not body:
             stream.send_headers(self._head(response, len(body)), end=True)
         else:
-            stream.send_headers(self._head(response, len(body)))
-            stream.send_data(body, end=True)
+            stream.answer(self._head(response, len(body)), body)
 
     async def _stream(self, stream: Stream, response: Response) -> None:
         assert response.stream is not None
@@ -249,19 +247,12 @@ class HTTP2Protocol(Connection):
                 stream.reset(CANCEL)
 
     def _head(self, response: Response, length: int | None = None) -> bytes:
-        parts = [_status(response.status), _date(self.server.date_header())]
-        if response.content_type:
-            parts.append(_field("content-type", response.content_type))
-        for name, value in response.headers.items():
-            if "\n" in value:
-                parts += [_literal(name, one) for one in value.split("\n")]
-            elif name != "Audit-Id" and len(value) <= _CACHED_BYTES:
-                parts.append(_field(name, value))
-            else:
-                parts.append(_literal(name, value))
+        parts = [_start_of_head(response.status, response.content_type, self.server.date_header())]
+        for field in response.headers.items():
+            parts.append(_FIELDS.get(field) or _field(*field))
         if length is not None:
-            parts.append(_literal("content-length", str(length)))
-        if response.headers.get("Connection", "").lower() == "close" or (
+            parts.append(_length(length))
+        if "Connection" in response.headers or (
             self.server.goaway_chance and random.random() < self.server.goaway_chance
         ):
             self.shut_down(LINGER_S)
@@ -298,25 +289,34 @@ class HTTP2Protocol(Connection):
             exchange = stream.state
             if isinstance(exchange, _Exchange) and exchange.task is None and now > exchange.deadline:
                 stream.reset(CANCEL)
-        if not self.streams and now - self._last_active > (IDLE_S if self._prefaced else HEADER_S):
+        if self.streams:
+            self._last_active = now
+        elif now - self._last_active > (IDLE_S if self._prefaced else HEADER_S):
             self.shut_down(LINGER_S)
 
 
-@lru_cache(maxsize=64)
-def _status(code: int) -> bytes:
-    return encode([(":status", str(code))])
+@lru_cache(maxsize=256)
+def _start_of_head(code: int, content_type: str, date: str) -> bytes:
+    fields = [(":status", str(code)), ("date", date.partition(": ")[2].strip())]
+    if content_type:
+        fields.append(("content-type", content_type))
+    return encode(fields)
 
 
-@lru_cache(maxsize=2)
-def _date(line: str) -> bytes:
-    return encode([("date", line.partition(": ")[2].strip())])
+@lru_cache(maxsize=1024)
+def _length(size: int) -> bytes:
+    return encode([("content-length", str(size))])
 
 
-def _literal(name: str, value: str) -> bytes:
+def _field(name: str, value: str) -> bytes:
     """Nothing for what is of an HTTP/1.1 connection."""
-    name = name.lower()
-    return b"" if name in head.CONNECTION_SPECIFIC else encode([(name, value)])
-
-
-_field = lru_cache(maxsize=1024)(_literal)
-"""for what is said again and again"""
+    if name == "Audit-Id":  # of each answer its own
+        return _AUDIT_ID + encode_string(value)
+    lower = name.lower()
+    values = [] if lower in head.CONNECTION_SPECIFIC else value.split("\n")
+    block = encode([(lower, one) for one in values])
+    if len(block) <= _KEPT_BYTES:
+        if len(_FIELDS) >= _KEPT:
+            _FIELDS.clear()
+        _FIELDS[name, value] = block
+    return block

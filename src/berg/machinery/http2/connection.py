@@ -32,6 +32,7 @@ OWED = 10_000
 """answers to such frames for a peer that does not read them"""
 _PIECE = 256
 """what a piece of a header block counts at least, against its largest size"""
+_WINDOW_HEAD = 4 << 8 | f.WINDOW
 _TOO_LARGE = encode([(":status", "431"), ("content-type", "text/html; charset=utf-8")])
 _TOO_LARGE_BODY = b"<h1>HTTP Error 431</h1><p>Request Header Field(s) Too Large</p>"
 
@@ -137,17 +138,16 @@ class Connection(asyncio.Protocol):
         self.full = self._out_bytes >= WRITE_BYTES
         self._take_turns()
 
-    def put(self, kind: int, flags: int, number: int, payload: bytes | memoryview) -> None:
-        """A frame, into the write that this turn of the loop ends with."""
-        if not self._out:
+    def put(self, kind: int, flags: int, number: int, payload: bytes | memoryview, behind: bytes = b"") -> None:
+        """A frame, and frames that are made already, into the write that this turn of the loop ends with."""
+        out = self._out
+        if not out:
             self.loop.call_soon(self.flush)
         size = len(payload)
-        self._out.append(f.HEAD.pack(size << 8 | kind, flags, number))
-        if size:
-            self._out.append(payload)
-            self._out_bytes += size
-            if self._out_bytes >= WRITE_BYTES:
-                self.full = True
+        out += (f.HEAD.pack(size << 8 | kind, flags, number), payload, behind)
+        self._out_bytes += size + len(behind)
+        if self._out_bytes >= WRITE_BYTES:
+            self.full = True
 
     def flush(self) -> None:
         if not self._out:
@@ -247,24 +247,27 @@ class Connection(asyncio.Protocol):
             if end < stop:
                 self._need = 9 + size
                 return at
-            payload = data[at + 9 : stop]
-            at = stop
+            number &= f.LARGEST_WINDOW
             try:
-                self._frame(head & 0xFF, flags, number & f.LARGEST_WINDOW, payload)
+                if head == _WINDOW_HEAD and self._block is None:  # most frames of a client that reads a lot
+                    self._on_window(number, f.NUMBER.unpack_from(data, at + 9)[0] & f.LARGEST_WINDOW)
+                else:
+                    self._frame(head & 0xFF, flags, number, data[at + 9 : stop])
             except StreamBroken as e:
                 self._broken(e)
+            at = stop
         self._need = 9
         return at
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if self._block is not None and kind != f.CONTINUATION:
             raise Broken(f.PROTOCOL_ERROR, "a header block that is interrupted")
-        if kind == f.DATA:
-            self._on_data(number, payload, flags)
-        elif kind == f.HEADERS:
+        if kind == f.HEADERS:
             self._on_headers(number, payload, flags)
+        elif kind == f.DATA:
+            self._on_data(number, payload, flags)
         elif kind == f.WINDOW:
-            self._on_window(number, payload)
+            raise Broken(f.FRAME_SIZE_ERROR, "a window update that is none")
         elif kind == f.CONTINUATION:
             self._on_continuation(number, payload, flags)
         elif kind == f.SETTINGS:
@@ -435,10 +438,7 @@ class Connection(asyncio.Protocol):
             stream.line_up()
         self._peer_window = value
 
-    def _on_window(self, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise Broken(f.FRAME_SIZE_ERROR, "a window update that is none")
-        increment = f.NUMBER.unpack(payload)[0] & f.LARGEST_WINDOW
+    def _on_window(self, number: int, increment: int) -> None:
         if not number:
             self.window += increment
             if not increment:
@@ -448,7 +448,7 @@ class Connection(asyncio.Protocol):
             if self.starved and self.window > 0:
                 self.ready.update(self.starved)
                 self.starved.clear()
-            self._take_turns()
+                self._take_turns()
             return
         if number > self._last:
             raise Broken(f.PROTOCOL_ERROR, "the window of a stream that was never opened")
@@ -461,5 +461,6 @@ class Connection(asyncio.Protocol):
             raise StreamBroken(number, f.PROTOCOL_ERROR)
         if stream.window > f.LARGEST_WINDOW:
             raise StreamBroken(number, f.FLOW_CONTROL_ERROR)
-        stream.line_up()
-        self._take_turns()
+        if stream.waiting:
+            stream.line_up()
+            self._take_turns()

@@ -13,13 +13,14 @@ Source: RFC 7541 (Appendix A: the static table).
 from __future__ import annotations
 
 import re
-from collections import deque
 from functools import lru_cache
 
 from berg.machinery.http2.huffman import HpackError, huffman
 
 TABLE_BYTES = 4096
 MAX_LIST_BYTES = 64 * 1024
+_LARGEST = TABLE_BYTES
+"""of a field that stands in a table, with what is counted for it"""
 _BOMB = 4
 """how many times the allowed size a block may come to before the peer is no client of good will"""
 
@@ -34,6 +35,7 @@ cookie date etag expect expires from host if-match if-modified-since if-none-mat
 last-modified link location max-forwards proxy-authenticate proxy-authorization range referer refresh retry-after
 server set-cookie strict-transport-security transfer-encoding user-agent vary via www-authenticate""".split()  # noqa: SIM905
 _STATIC: list[Field] = [
+    ("", ""),  # they are counted from 1
     (":authority", ""),
     (":method", "GET"),
     (":method", "POST"),
@@ -68,40 +70,56 @@ class Decoder:
         self.too_large = False
         """of the last block: it said more than is allowed, and not all of it was kept"""
         self._max = max_list_bytes
-        self._table: deque[Field] = deque()
+        self._fields = _STATIC.copy()
+        """the static table, and the dynamic one behind it: the newest first"""
         self._size = 0
         self._limit = TABLE_BYTES
 
     def decode(self, data: bytes) -> list[Field]:
         """Raises HpackError."""
         out: list[Field] = []
+        fields = self._fields
         at, end, total = 0, len(data), 0
-        self.too_large = False
+        """`total`: what the block comes to at most, until that is more than is allowed; then exactly"""
+        exact = self.too_large = False
         try:
             while at < end:
                 byte = data[at]
-                if byte & 0x80:
-                    index, at = _integer(data, at, 7) if byte == 0xFF else (byte & 0x7F, at + 1)
+                if byte > 0x80 and byte != 0xFF:
+                    field = fields[byte & 0x7F]
+                    at += 1
+                    if not exact:
+                        out.append(field)
+                        total += _LARGEST
+                        if total > self._max:
+                            exact = True
+                            total = sum(map(_size, out))
+                        continue
+                elif byte & 0x80:
+                    index, at = _integer(data, at, 7)
                     field = self._at(index)
                 elif byte & 0x40:
                     field, at = self._literal(data, at, 6)
                     self._remember(field)
                 elif byte & 0x20:
                     limit, at = _integer(data, at, 5)
-                    if total or limit > TABLE_BYTES:
+                    if out or limit > TABLE_BYTES:
                         raise HpackError("a change of the table's size that is not allowed")
                     self._limit = limit
                     self._evict(0)
                     continue
                 else:
                     field, at = self._literal(data, at, 4)
-                total += len(field[0]) + len(field[1]) + 32
+                total += _size(field)
+                if total > self._max and not exact:
+                    exact = True
+                    total = sum(map(_size, out)) + _size(field)
                 if total <= self._max:
                     out.append(field)
                 elif total > _BOMB * self._max:
                     raise HpackError("far too many headers")
         except IndexError:
-            raise HpackError("a header block that is cut off") from None
+            raise HpackError("a header block that is cut off, or an index that is not in the table") from None
         self.too_large = total > self._max
         return out
 
@@ -119,24 +137,24 @@ class Decoder:
         return (name, value), at
 
     def _at(self, index: int) -> Field:
-        if 0 < index <= len(_STATIC):
-            return _STATIC[index - 1]
-        index -= len(_STATIC) + 1
-        if not 0 <= index < len(self._table):
+        if not 0 < index < len(self._fields):
             raise HpackError("an index that is not in the table")
-        return self._table[index]
+        return self._fields[index]
 
     def _remember(self, field: Field) -> None:
-        size = len(field[0]) + len(field[1]) + 32
+        size = _size(field)
         self._evict(size)
         if size <= self._limit:
-            self._table.appendleft(field)
+            self._fields.insert(len(_STATIC), field)
             self._size += size
 
     def _evict(self, room: int) -> None:
-        while self._table and self._size + room > self._limit:
-            name, value = self._table.pop()
-            self._size -= len(name) + len(value) + 32
+        while self._size and self._size + room > self._limit:
+            self._size -= _size(self._fields.pop())
+
+
+def _size(field: Field) -> int:
+    return len(field[0]) + len(field[1]) + 32
 
 
 def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
@@ -169,23 +187,21 @@ def _string(data: bytes, at: int) -> tuple[str, int]:
 
 def encode(fields: list[Field]) -> bytes:
     """Literal, without indexing: it depends on nothing that was sent before."""
-    out = bytearray()
-    for name, value in fields:
-        out.append(0)
-        for text in (name.encode("latin-1", "replace"), value.encode("latin-1", "replace")):
-            _put_integer(out, len(text), 7)
-            out += text
-    return bytes(out)
+    return b"".join(b"\0" + encode_string(name) + encode_string(value) for name, value in fields)
 
 
-def _put_integer(out: bytearray, value: int, bits: int) -> None:
-    mask = (1 << bits) - 1
-    if value < mask:
-        out.append(value)
-        return
-    out.append(mask)
-    value -= mask
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+def encode_string(text: str) -> bytes:
+    data = text.encode("latin-1", "replace")
+    size = len(data)
+    if size < 127:
+        return _SIZES[size] + data
+    head = bytearray(b"\x7f")
+    size -= 127
+    while size >= 0x80:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + data
+
+
+_SIZES = [bytes((n,)) for n in range(127)]

@@ -17,6 +17,7 @@ from berg.machinery.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    HEAD,
     HEADERS,
     NO_ERROR,
     NUMBER,
@@ -69,6 +70,26 @@ class Stream:
     def waiting(self) -> bool:
         """Whether something that was sent has not left yet."""
         return bool(self._pending)
+
+    def answer(self, block: bytes, data: bytes) -> None:
+        """All there is to say, in one: headers, and data that is not empty."""
+        connection = self.connection
+        size = len(data)
+        if (
+            self._pending
+            or connection.full
+            or not self.open
+            or not self.ended
+            or size > min(connection.peer_frame, self.window, connection.window)
+            or len(block) > SMALLEST_MAX_FRAME
+        ):
+            self.send_headers(block)
+            self.send_data(data, end=True)
+            return
+        connection.window -= size
+        head = HEAD.pack(size << 8 | DATA, END_STREAM, self.id)
+        connection.put(HEADERS, END_HEADERS, self.id, block, head + data)
+        connection.finish(self)
 
     def send_headers(self, block: bytes, *, end: bool = False) -> None:
         if not self.open:
