@@ -42,7 +42,10 @@ class LeaderElector:
         renew_deadline_s: float = 10,
         retry_period_s: float = 2,
         recorder: EventRecorder | None = None,
+        coordinated: bool = False,
     ) -> None:
+        """`coordinated`: the API server chooses among LeaseCandidates; the Lease is only renewed, never taken."""
+        self._coordinated = coordinated
         self._client, self._name, self._namespace, self.identity = client, name, namespace, identity
         self._clock: Clock = clock or RealClock()
         self._on_started, self._on_stopped = on_started, on_stopped
@@ -91,7 +94,8 @@ class LeaderElector:
     async def _try(self) -> bool:
         """Takes or renews the lease if that may be."""
         try:
-            return await asyncio.wait_for(self._take(), self._deadline_s)
+            async with asyncio.timeout(self._deadline_s):  # wait_for may lose a cancellation before Python 3.12
+                return await (self._hold() if self._coordinated else self._take())
         except (ApiError, TimeoutError) as e:
             log.debug("lease %s/%s: %s", self._namespace, self._name, e)
             return False
@@ -124,6 +128,21 @@ class LeaderElector:
             if holder and self._clock.monotonic() - self._seen_at < self._duration_s:
                 return False
             spec["leaseTransitions"] = old.get("leaseTransitions", 0) + 1
+        self._observe(await self._client.update(LEASES, {**lease, "spec": spec}))
+        return True
+
+    async def _hold(self) -> bool:
+        """Renews the Lease when it is ours, and neither over nor wanted by a better one."""
+        lease = await self._client.get(LEASES, self._namespace, self._name)
+        if self._seen is None or self._seen["spec"] != lease.get("spec", {}):
+            self._observe(lease)
+        old = lease.get("spec") or {}
+        late = self._clock.monotonic() - self._seen_at > (old.get("leaseDurationSeconds") or 0)
+        if late or old.get("holderIdentity") != self.identity or old.get("preferredHolder"):
+            return False
+        now = rfc3339_micro(self._clock.now())
+        spec = {"acquireTime": now, "leaseTransitions": 0, **old, "renewTime": now}
+        spec["leaseDurationSeconds"] = max(1, int(self._duration_s))
         self._observe(await self._client.update(LEASES, {**lease, "spec": spec}))
         return True
 

@@ -18,6 +18,7 @@ from berg.client.controller import Controller
 from berg.client.events import EventRecorder
 from berg.client.informer import Informer
 from berg.client.leaderelection import LeaderElector
+from berg.client.leasecandidate import LeaseCandidate
 from berg.client.metrics import Registry, Samples
 from berg.client.rest import Client
 from berg.client.serving import Serving
@@ -158,6 +159,7 @@ class ControllerManager:
         self._starting: list[asyncio.Future[None]] = []
         self._ctx: Context | None = None
         self._elector: LeaderElector | None = None
+        self._candidate: LeaseCandidate | None = None
 
     async def start(self) -> None:
         """Returns when the informers are synced and every controller runs; with leader election, at once."""
@@ -188,13 +190,20 @@ class ControllerManager:
             renew_deadline_s=self.config.leader_elect_renew_deadline_s,
             retry_period_s=self.config.leader_elect_retry_period_s,
             recorder=EventRecorder(self.client, MANAGER, clock=self.clock),
+            coordinated=self.features.enabled("CoordinatedLeaderElection"),
         )
+        if self.features.enabled("CoordinatedLeaderElection"):
+            name, namespace = self.config.leader_elect_resource_name, self.config.leader_elect_resource_namespace
+            self._candidate = LeaseCandidate(self.client, identity, name, namespace=namespace, clock=self.clock)
+            self._candidate.start()
         self._elector.start()
 
     async def stop(self) -> None:
         self._stopping = True
         if self._elector is not None:
             await self._elector.stop()
+        if self._candidate is not None:
+            await self._candidate.stop()
         await self._halt()
         if self._serving is not None:
             await self._serving.stop()

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from berg.client.leaderelection import LeaderElector
+from berg.client.leasecandidate import LeaseCandidate
 from berg.client.rest import Client
 from berg.machinery.clock import Clock
+from berg.machinery.features import FeatureGates
 from berg.scheduler.config import SchedulerConfig
 from berg.scheduler.scheduler import Scheduler
 
@@ -29,10 +31,15 @@ class ElectedScheduler:
         self.metrics: Metrics | None = None
         self._stopping = False
         e = config.leader_election
+        identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4()}"
+        self._candidate: LeaseCandidate | None = None
+        coordinated = FeatureGates(config.feature_gates).enabled("CoordinatedLeaderElection")
+        if coordinated:
+            self._candidate = LeaseCandidate(client, identity, e.name, namespace=e.namespace, clock=clock)
         self._elector = LeaderElector(
             client,
             e.name,
-            f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4()}",
+            identity,
             on_started=self._lead,
             on_stopped=self._lost,
             namespace=e.namespace,
@@ -40,14 +47,19 @@ class ElectedScheduler:
             lease_duration_s=e.lease_duration_s,
             renew_deadline_s=e.renew_deadline_s,
             retry_period_s=e.retry_period_s,
+            coordinated=coordinated,
         )
 
     async def start(self) -> None:
         self._elector.start()
+        if self._candidate is not None:
+            self._candidate.start()
 
     async def stop(self) -> None:
         self._stopping = True
         await self._elector.stop()
+        if self._candidate is not None:
+            await self._candidate.stop()
         await self._end()
 
     def pending(self) -> dict[str, int]:
