@@ -199,7 +199,7 @@ class APIServer:
             services.registries[GROUP, plural].guard = guard.check
         self.discovery = Discovery(lambda: list(self.resources.table.values()), self._address)
         self.paths = Paths(self.discovery, self.health)
-        self.openapi = OpenAPI(lambda: list(self.resources.table.values()))
+        self.openapi = OpenAPI(lambda: list(self.resources.table.values()), cbor=services.cbor)
         self.paths.prefixes["/openapi/"] = self.openapi.handle
         self.methods = Methods(config, self._lookup, self.spawn, services.instance)
         self.authentication, services.tokens = self.methods.authentication, self.methods.tokens

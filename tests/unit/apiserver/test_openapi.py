@@ -120,6 +120,14 @@ def test_v2_names_shared_parameters_by_what_they_say() -> None:
     assert {u.partition('"')[0] for u in used} == set(document["parameters"])
 
 
+def test_cbor_is_told_where_it_is_offered() -> None:
+    one = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+    for cbor in (False, True):
+        patch = documents.v3("apis/apps/v1", of(("apps", "v1")), no_custom, cbor=cbor)["paths"][one]["patch"]
+        assert ("application/apply-patch+cbor" in patch["requestBody"]["content"]) is cbor
+        assert ("application/cbor" in patch["responses"]["200"]["content"]) is cbor
+
+
 def test_discovery_has_documents_of_its_own() -> None:
     group = documents.v3("apis/apps", [], no_custom)
     assert list(group["paths"]) == ["/apis/apps/"]

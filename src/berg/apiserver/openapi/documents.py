@@ -31,12 +31,12 @@ _TOKEN = {
 }
 
 
-def v3(name: str, resources: list[Resource], custom: Custom) -> Obj:
+def v3(name: str, resources: list[Resource], custom: Custom, *, cbor: bool = False) -> Obj:
     """`name`: `apis/apps/v1`, whose resources these are, or of a path beside resources."""
     places = {("", "v1"), *((r.group, r.version) for r in resources)}
     known = all(custom(r, False) is None for r in resources)
     schemas = Schemas(stands=lambda g, v: (g, v) in places if known else g not in _UNKNOWN_TO_CLIENTS)
-    writer = Writer(schemas)
+    writer = Writer(schemas, cbor=cbor)
     found, _ = _paths(resources, writer, custom)
     if known:
         path, item = nonresource.item(name, writer)
@@ -51,10 +51,10 @@ def v3(name: str, resources: list[Resource], custom: Custom) -> Obj:
     }
 
 
-def v2(resources: list[Resource], custom: Custom, remote: Iterable[Obj]) -> Obj:
+def v2(resources: list[Resource], custom: Custom, remote: Iterable[Obj], *, cbor: bool = False) -> Obj:
     """`remote`: parts of aggregated servers' documents."""
     schemas = Schemas(v2=True)
-    writer = Writer(schemas)
+    writer = Writer(schemas, cbor=cbor)
     found, own = _paths(resources, writer, custom)
     places = {r.root[1:]: None for r in own}
     for name in (*nonresource.names(list({r.group: None for r in own})), *places):

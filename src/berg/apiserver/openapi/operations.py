@@ -109,6 +109,7 @@ class _Maker:
     def __init__(self, r: Resource, names: Names, writer: Writer) -> None:
         self.r, self.names, self.writer = r, names, writer
         self.title, self.tag = title_and_tag(r.group, r.version)
+        self.json = (*JSON, "application/cbor") if writer.cbor else JSON
         self.within = f"namespaces/{{namespace}}/{r.plural}" if r.namespaced else r.plural
 
     def routes(self) -> Iterator[tuple[str, Route]]:
@@ -149,18 +150,21 @@ class _Maker:
             f"{begin}{title}{scope}{r.kind}{_titled(sub)}{suffix}",
             f"{begin} {sub.name + ' of ' if sub else ''}{r.kind}",
             self.answers(verb, own),
+            self.json,
             extensions=self.extensions(_ACTIONS.get(verb, verb), of),
         )
         parameters = [PRETTY, *((n, t, "query") for n, t in _OPTIONS.get(verb, ()))]
         if sub is not None and sub.name == "log":
-            route.answers, route.produces = {"200": ("OK", {"type": "string"})}, ("text/plain", *JSON)
+            route.answers, route.produces = {"200": ("OK", {"type": "string"})}, ("text/plain", *self.json)
             parameters += _options("", "v1", "PodLogOptions")
         if verb in ("list", "watch", "watchlist"):
-            route.produces = (*JSON, *STREAMS)
+            route.produces = (*self.json, *STREAMS, *(("application/cbor-seq",) if self.writer.cbor else ()))
         if verb in ("create", "update"):
             route.body = own
         elif verb == "patch":
             route.body, route.consumes = ref(f"{_META}Patch"), _PATCHES
+            if self.writer.cbor:
+                route.consumes = (*_PATCHES, "application/apply-patch+cbor")
         elif verb in ("delete", "deletecollection"):
             route.body, route.body_required = ref(f"{_META}DeleteOptions"), False
         route.parameters = (*parameters, *self.place(named=named, everywhere=everywhere))

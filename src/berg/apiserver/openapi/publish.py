@@ -46,8 +46,9 @@ class Document:
 
 
 class OpenAPI:
-    def __init__(self, resources: Callable[[], list[Resource]]) -> None:
+    def __init__(self, resources: Callable[[], list[Resource]], *, cbor: bool = False) -> None:
         self._resources = resources
+        self._cbor = cbor
         self.custom: Custom = lambda r, v2: None
         self.remote: Callable[[], dict[str, Document]] = dict
         """group version path → v3 document of an aggregated server"""
@@ -126,9 +127,9 @@ class OpenAPI:
         if remote is not None:
             return gnostic.encode(orjson.loads(remote.body), "v3") if protobuf else remote.body
         if name == "v2":
-            made = documents.v2(list(self._resources()), self.custom, self.remote_v2())
+            made = documents.v2(list(self._resources()), self.custom, self.remote_v2(), cbor=self._cbor)
         else:
-            made = documents.v3(name, resources, self.custom)
+            made = documents.v3(name, resources, self.custom, cbor=self._cbor)
         return gnostic.encode(made, "v2" if name == "v2" else "v3") if protobuf else orjson.dumps(made)
 
     def _groups(self) -> dict[str, list[Resource]]:
@@ -143,7 +144,7 @@ class OpenAPI:
             return self._digests
         from berg.apiserver.openapi.nonresource import names
 
-        seed = f"{berg.__version__}/{versions.GIT_VERSION}/"
+        seed = f"{berg.__version__}/{versions.GIT_VERSION}/{self._cbor}/"
         found: dict[str, str] = {}
         own: dict[str, None] = {}
         for name, resources in self._groups().items():

@@ -44,10 +44,12 @@ class Route:
 
 
 class Writer:
-    """Writes path items. References go through `schemas`, which gathers what they refer to."""
+    """Writes path items. References go through `schemas`, which gathers what they refer to. `cbor`: whether that is
+    offered."""
 
-    def __init__(self, schemas: Schemas) -> None:
+    def __init__(self, schemas: Schemas, *, cbor: bool = False) -> None:
         self.schemas = schemas
+        self.cbor = cbor
         self.parameters: dict[str, Obj] = {}
         """v2's shared ones"""
 
