@@ -35,10 +35,11 @@ def item(name: str, writer: Writer) -> tuple[str, Obj]:
         tag, operation, type_, media = known
     else:
         parts = name.split("/")
-        media = JSON
+        media: tuple[str, ...] = JSON
         if parts[0] == "api" or len(parts) == 3:
             title, tag = title_and_tag("" if parts[0] == "api" else parts[1], parts[-1])
             operation, type_ = f"get{title}APIResources", f"{_META}APIResourceList"
+            media = (*JSON, "application/cbor") if writer.cbor else JSON
         else:
             title, tag = title_and_tag(parts[1])
             operation, type_ = f"get{title}APIGroup", f"{_META}APIGroup"
