@@ -59,7 +59,10 @@ class Chain:
         self.metrics: Any = None
 
     async def handle(self, request: Request) -> Response:
-        info = request.info = requestinfo.resolve(request)
+        try:
+            info = request.info = requestinfo.resolve(request)
+        except requestinfo.NoRequestInfo as e:
+            return _failed(request, f"failed to create RequestInfo: {e}", {"Audit-Id": self._new_id()})
         metrics = self.metrics
         started = metrics.begin(request) if metrics is not None else 0.0
         task = None if info.long_running else self.deadlines.begin()
@@ -156,7 +159,7 @@ class Chain:
             if not verdict.allowed:
                 self.attempts.not_allowed(verdict)
                 if verdict.error:
-                    return _authorization_failed(request, verdict.error)
+                    return _failed(request, verdict.error, {})
                 request.attributes[_NOT_ALLOWED] = True
                 raise authorization.forbidden(asked, verdict.reason)
         elif self.audit is not None:
@@ -192,10 +195,11 @@ def _note(request: Request, verdict: Verdict) -> None:
         notes["authorization.k8s.io/reason"] = "internal error"
 
 
-def _authorization_failed(request: Request, why: str) -> Response:
+def _failed(request: Request, why: str, headers: dict[str, str]) -> Response:
+    """A failure of the server before anything was asked of it: no Status, a line of text."""
     uri = request.path + (f"?{request.raw_query}" if request.raw_query else "")
     text = f'Internal Server Error: "{uri}": {why}\n'
-    return Response(500, text.encode(), "text/plain; charset=utf-8", {"X-Content-Type-Options": "nosniff"})
+    return Response(500, text.encode(), "text/plain; charset=utf-8", {**headers, "X-Content-Type-Options": "nosniff"})
 
 
 def _timeout_s(text: str) -> float:

@@ -29,8 +29,6 @@ class ComponentStatuses:
 
     async def handle(self, request: Request, resource: Resource) -> Response:
         info: RequestInfo = request.info
-        if request.method not in ("GET", "HEAD"):
-            raise status.method_not_supported("", "componentstatuses", info.verb)
         items = [await self._component(name) for name in self._services.config.component_ports]
         items.append(_object("etcd-0", self._store_fault(), "ok"))
         cells.use_clock(self._services.clock)
@@ -38,7 +36,7 @@ class ComponentStatuses:
             accepted = negotiation.negotiate(request, OBJECT_SHAPES)
             obj = next((i for i in items if i["metadata"]["name"] == info.name), None)
             if obj is None:
-                raise status.not_found("", "componentstatuses", info.name)
+                raise status.not_found("", "componentstatus", info.name)
             if accepted.shape == "Table":
                 obj = table.table(strategy_of(resource), [obj], {}, table.included(request))
             return negotiation.respond(request, obj, accepted)

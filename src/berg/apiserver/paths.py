@@ -42,7 +42,7 @@ class Paths:
             return await _settled(answer(request))
         if request.path.startswith("/api"):
             found = self.discovery.handle(request)
-            if found is not None and request.method != "GET" and ours(request.path):
+            if found is not None and request.method != "GET" and ours(request.path) and not _is_group(request.path):
                 raise no_such_method()
             return found
         for prefix, prefixed in self.prefixes.items():
@@ -56,6 +56,12 @@ class Paths:
             paths.update(f"{path}/{name}" for name in checks)
         paths.update(("/api", "/apis", "/apis/"), self.discovery.paths(), self.prefixes)
         return Response(200, orjson.dumps({"paths": sorted(paths)}, option=orjson.OPT_INDENT_2))
+
+
+def _is_group(path: str) -> bool:
+    """`/apis/GROUP`, which is answered whatever the method (but that of the aggregator itself)."""
+    steps = path.rstrip("/").split("/")
+    return path.startswith("/apis/") and len(steps) <= 3 and steps[-1] != "apiregistration.k8s.io"
 
 
 async def _settled(found: Response | Awaitable[Response | None] | None) -> Response | None:

@@ -23,6 +23,10 @@ _NAMESPACE_SUBRESOURCES = frozenset(("status", "finalize"))
 """query values that mean true: an empty one too, as in `?watch`"""
 
 
+class NoRequestInfo(ValueError):
+    """A path that cannot be about anything."""
+
+
 @dataclass(slots=True)
 class RequestInfo:
     """For a path that names no resource only `path` and `verb` (the method in lower case) mean anything."""
@@ -54,7 +58,14 @@ def is_true(values: list[str] | None) -> bool:
 
 
 def resolve(request: Request) -> RequestInfo:
+    """Raises NoRequestInfo."""
     path = request.path
+    if "%" in path:
+        from urllib.parse import unquote
+
+        path = unquote(path)
+    if path.startswith("//"):
+        return RequestInfo(path, request.method.lower())
     parts = path.strip("/").split("/")
     verb = request.method.lower()
     head = parts[0]
@@ -68,14 +79,10 @@ def resolve(request: Request) -> RequestInfo:
         group, version, rest = parts[1], parts[2], parts[3:]
     else:
         return RequestInfo(path, verb)
-    if "%" in path:
-        from urllib.parse import unquote
-
-        rest = [unquote(p) for p in rest]
     verb = _VERBS.get(request.method, "")
     if rest[0] in ("watch", "proxy"):
         if len(rest) < 2:
-            return RequestInfo(path, request.method.lower())
+            raise NoRequestInfo(f"unable to determine kind and namespace from url, {path}")
         verb, rest = rest[0], rest[1:]
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 1:

@@ -12,6 +12,7 @@ from berg.apiserver.registry.services import Services
 from berg.apiserver.registry.views import view_of
 from berg.apiserver.requestinfo import RequestInfo
 from berg.machinery import status
+from berg.machinery.quoting import quote
 from berg.machinery.resources import Resource, builtin
 from berg.machinery.status import ApiError
 
@@ -105,26 +106,29 @@ class Resources:
                 raise NotServed
         elif info.namespace and (info.resource != "namespaces" or info.namespace != info.name):
             raise NotServed
+        count = len(info.parts)
+        if count > 3 and info.subresource != "proxy" and not _is_custom(resource):
+            raise NotServed
+        action = self.actions.get((resource.group, resource.plural))
+        if action is not None and resource.namespaced and not info.namespace:
+            raise NotServed
+        if action is not None and info.name and "get" not in resource.verbs:
+            raise NotServed
+        if action is not None and (info.verb not in resource.verbs or request.method == "HEAD"):
+            raise not_allowed(resource, info)
         deprecated = self.deprecations.get((resource.group, resource.version, resource.plural))
         if deprecated is not None:
             self.deprecated.add((resource.group, resource.version, resource.plural))
             request.attributes.setdefault("warnings", []).append(deprecated)
-        action = self.actions.get((resource.group, resource.plural))
         if action is not None:
-            if info.name and "get" not in resource.verbs:
-                raise NotServed
-            if info.verb not in resource.verbs:
-                raise not_allowed(resource, info)
             return await action(request, resource)
         registry = self.services.registries[resource.group, resource.plural]
         if info.verb == "proxy":  # a prefix of long ago
             raise NotServed
-        if (info.verb == "watch" and request.method != "GET") or (
-            request.method == "HEAD" and info.subresource != "proxy"
-        ):
-            raise not_allowed(resource, info)
         if info.subresource:
             return await self._subresource(request, info, registry, resource)
+        if (info.verb == "watch" and request.method != "GET") or request.method == "HEAD":
+            raise not_allowed(resource, info)
         return await _main(request, info, registry, resource)
 
     async def _subresource(
@@ -135,16 +139,18 @@ class Resources:
             declared = resource.subresources.get(info.subresource)
             if declared is None:
                 raise NotServed
-            passed_on = info.subresource == "proxy" and request.method == "OPTIONS"  # which is no verb
-            if info.verb not in declared.verbs and not passed_on:  # what was authorized is what is done
+            proxied = info.subresource == "proxy"
+            passed_on = proxied and request.method == "OPTIONS"  # which is no verb
+            headed = request.method == "HEAD" and not proxied
+            if headed or (info.verb not in declared.verbs and not passed_on):  # what was authorized is what is done
                 raise not_allowed(resource, info)
             handler: SubHandler = import_module(f"berg.apiserver.subresources.{room}").handle
             return await handler(request, registry, resource)
         view = view_of(registry, resource, info.subresource)
-        if view is None or len(info.parts) > 3:
+        if view is None or info.verb == "watch" or len(info.parts) > 3:
             raise _no_subresource(resource, info)
         sub = resource.subresources.get(info.subresource)
-        if sub is None or info.verb not in sub.verbs:
+        if sub is None or info.verb not in sub.verbs or request.method == "HEAD":
             raise not_allowed(resource, info)
         match info.verb:
             case "get":
@@ -158,7 +164,9 @@ class Resources:
 def ours(path: str) -> bool:
     """Whether our own router has that path: what is below the core group or another built-in one."""
     parts = path.split("/", 3)
-    return parts[1] == "api" or (len(parts) > 2 and parts[1] == "apis" and parts[2] in builtin().groups)
+    if len(parts) < 2:
+        return False
+    return parts[1] in ("api", "version") or (len(parts) > 2 and parts[1] == "apis" and parts[2] in builtin().groups)
 
 
 def _no_subresource(resource: Resource, info: RequestInfo) -> Exception:
@@ -171,6 +179,8 @@ async def _main(request: Request, info: RequestInfo, registry: Registry, resourc
     verb = info.verb
     if len(info.parts) > 3:
         raise NotServed
+    if "%" in info.name or (info.name in (".", "..") and len(info.parts) > 1):
+        _check_segment(info.name, verb)
     if verb == "get":
         return await verbs.get(request, registry, resource)
     if verb in ("list", "watch"):
@@ -194,10 +204,23 @@ async def _main(request: Request, info: RequestInfo, registry: Registry, resourc
     return await verbs.delete(request, registry, resource)
 
 
+def _check_segment(name: str, verb: str) -> None:
+    """What no object can be called, since it would be another path. Raises BadRequest."""
+    if verb in ("get", "patch", "delete"):
+        if name in (".", ".."):
+            raise status.bad_request(f"Name parameter invalid: {quote(name)}: may not be '{name}'")
+        if "%" in name:
+            raise status.bad_request(f"Name parameter invalid: {quote(name)}: may not contain '%'")
+
+
+def _is_custom(resource: Resource) -> bool:
+    return builtin().get(resource.group, resource.version, resource.plural) is None
+
+
 def not_allowed(resource: Resource, info: RequestInfo) -> ApiError:
     """A path that exists with other methods. Custom resources have no router of their own, and say it in their
     words; what hangs at no object has no other methods there."""
-    if builtin().get(resource.group, resource.version, resource.plural) is not None:
+    if not _is_custom(resource):
         return status.no_such_method()
     if len(info.parts) < 2 and resource.namespaced and not info.namespace:
         raise NotServed

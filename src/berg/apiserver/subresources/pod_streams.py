@@ -41,10 +41,10 @@ async def handle(request: Request, registry: Registry, resource: Resource) -> Re
     node = pod["spec"].get("nodeName")
     if what != "portforward":
         container = choose(pod, request.arg("container"))
-        if not any(is_true(request.query.get(s)) for s, _ in _STREAMS[:3]):
-            raise status.bad_request("you must specify at least 1 of stdin, stdout, stderr")
     if not node:
         raise status.bad_request(f"pod {info.name} does not have a host assigned")
+    if what != "portforward" and not any(is_true(request.query.get(s)) for s, _ in _STREAMS[:3]):
+        raise status.bad_request("you must specify at least 1 of stdin, stdout, stderr")
     if what == "portforward":
         path = f"/portForward/{info.namespace}/{info.name}"
         query = [("port", p) for p in request.query.get("ports", ())]

@@ -30,10 +30,6 @@ async def handle(request: Request, registry: Registry, resource_: Resource) -> R
     steps = request.path.split("/", after)
     tail = f"/{steps[after]}" if len(steps) > after else ""
     await reading.admit_connect(request, registry, resource_, _KINDS[resource_.plural], {"path": tail})
-    if not tail and request.method in ("GET", "HEAD"):
-        # Relative links of what is behind need the slash, as upstream's redirect gives it.
-        query = f"?{request.raw_query}" if request.raw_query else ""
-        return Response(301, b"", "", {"Location": f"{request.path}/{query}"})
     path = tail or "/"
     match resource_.plural:
         case "nodes":
@@ -42,6 +38,10 @@ async def handle(request: Request, registry: Registry, resource_: Resource) -> R
             target = await _pod(registry, info, path)
         case _:
             target = await _service(registry, info, path)
+    if not tail and request.method in ("GET", "HEAD"):
+        # Relative links of what is behind need the slash, as upstream's redirect gives it.
+        query = f"?{request.raw_query}" if request.raw_query else ""
+        return Response(301, b"", "", {"Location": f"{request.path}/{query}"})
     target.query = request.raw_query
     extra = {"X-Forwarded-For": request.remote.rpartition(":")[0], "X-Forwarded-Uri": request.path}
     # The page must come as it is written, for its links to be found.
