@@ -30,12 +30,12 @@ def names(groups: list[str]) -> list[str]:
 
 def item(name: str, writer: Writer) -> tuple[str, Obj]:
     """Path and path item, by the name of a document: of `apis/apps`, `apis/apps/v1`, …"""
+    media: tuple[str, ...] = JSON
     known = _TOP.get(name)
     if known is not None:
         tag, operation, type_, media = known
     else:
         parts = name.split("/")
-        media: tuple[str, ...] = JSON
         if parts[0] == "api" or len(parts) == 3:
             title, tag = title_and_tag("" if parts[0] == "api" else parts[1], parts[-1])
             operation, type_ = f"get{title}APIResources", f"{_META}APIResourceList"
