@@ -8,8 +8,9 @@ from __future__ import annotations
 from berg.apiserver.admission.interface import CREATE, Attributes, Plugin
 from berg.apiserver.admission.refusal import forbidden
 from berg.apiserver.kinds.core.pod_spec.resources import parsed
+from berg.machinery import names
 from berg.machinery.resources import resource
-from berg.machinery.status import Obj
+from berg.machinery.status import ApiError, Obj
 
 MISMATCH = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
 
@@ -28,8 +29,12 @@ class RuntimeClass(Plugin):
 
     def _class(self, a: Attributes, spec: Obj) -> Obj | None:
         name = spec.get("runtimeClassName")
-        if not name:
+        if name is None:
             return None
+        if not name:
+            raise ApiError(500, "", "resource name may not be empty")
+        if faults := names.path_segment(name):
+            raise ApiError(500, "", f'invalid resource name "{name}": [{" ".join(faults)}]')
         found = self.api.get(resource("runtimeclasses.node.k8s.io"), "", name)
         if found is None:
             raise forbidden(a, f'pod rejected: RuntimeClass "{name}" not found')

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from berg.apiserver.admission.interface import CREATE, UPDATE, Attributes, Plugin
 from berg.apiserver.admission.refusal import forbidden
+from berg.machinery import names
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
 
@@ -89,7 +90,10 @@ class ServiceAccount(Plugin):
                 await asyncio.sleep(0.15)  # for another component's work, not for the clock: real time
             if found := self.api.get(resource("serviceaccounts"), a.namespace, name):
                 return found
-        raise forbidden(a, f'error looking up service account {a.namespace}/{name}: serviceaccount "{name}" not found')
+        why = f'serviceaccount "{name}" not found'
+        if faults := names.path_segment(name):
+            why = f'invalid resource name "{name}": [{" ".join(faults)}]'
+        raise forbidden(a, f"error looking up service account {a.namespace}/{name}: {why}")
 
 
 def mount_token(spec: Obj) -> None:

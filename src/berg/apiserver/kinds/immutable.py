@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from berg.apiserver.kinds.sameness import same, same_field
 from berg.machinery.status import FieldError, Obj, invalid_value
+from berg.machinery.typedef import Field, type_of
 
 MESSAGE = "field is immutable"
 
@@ -21,15 +23,17 @@ def look_up(obj: Obj, path: str) -> Any:
     return found
 
 
-def _same(a: Any, b: Any) -> bool:
-    return a == b or (not a and not b and a is not False and b is not False and a != 0 and b != 0)
+def field_at(obj: Obj, path: str) -> Field | None:
+    """What is known of this field of an object that says its kind."""
+    group, _, version = (obj.get("apiVersion") or "").rpartition("/")
+    type_ = type_of(group, version, obj.get("kind") or "")
+    return type_.at(*path.split(".")) if type_ else None
 
 
 def immutable(obj: Obj, old: Obj, *paths: str, detail: str = MESSAGE) -> list[FieldError]:
-    """Missing and empty are the same, as in upstream's semantic equality."""
     errors: list[FieldError] = []
     for path in paths:
-        new = look_up(obj, path)
-        if not _same(new, look_up(old, path)):
+        new, before, field = look_up(obj, path), look_up(old, path), field_at(obj, path)
+        if not (same(new, before) if field is None else same_field(field, new, before)):
             errors.append(invalid_value(path, new, detail))
     return errors

@@ -1,5 +1,8 @@
-"""Whether two objects say the same: what is missing, null or empty is one thing, as in Go's semantic equality, and
-so is `false` in the fields where Go has no pointer.
+"""Whether two values say the same, as in Go's semantic equality: a missing list or map and an empty one are one
+thing, and so are a field's zero value and none, unless Go has a pointer there.
+
+Where the type is not at hand, whatever is missing, null or empty is the same, and so is `false` in the fields that are
+known to be no pointers.
 
 Source: apimachinery pkg/api/equality.
 """
@@ -7,6 +10,8 @@ Source: apimachinery pkg/api/equality.
 from __future__ import annotations
 
 from typing import Any
+
+from berg.machinery.typedef import Field, TypeDef
 
 PLAIN_BOOLS = frozenset(
     {"hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly", "paused", "unschedulable"}
@@ -29,3 +34,26 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b) or (_empty("", a) and _empty("", b))
+
+
+def same_struct(type_: TypeDef, a: Any, b: Any) -> bool:
+    """`a`, `b`: values of the type; none is an empty one."""
+    a, b = a or {}, b or {}
+    return a == b or all(same_field(f, a.get(f.name), b.get(f.name)) for f in type_.fields.values())
+
+
+def same_field(field: Field, x: Any, y: Any) -> bool:
+    if x is y or (x == y and type(x) is type(y)):
+        return True
+    if field.pointer and (x is None) != (y is None):
+        return False
+    if field.struct is not None:
+        return same_struct(field.struct, x, y)
+    if field.item is None:
+        return bool(x == y) or (not field.pointer and not x and not y)
+    item, x, y = field.item, x or (), y or ()
+    if len(x) != len(y):
+        return False
+    if field.type == "map":
+        return x.keys() == y.keys() and all(same_field(item, x[key], y[key]) for key in x)
+    return all(same_field(item, one, other) for one, other in zip(x, y, strict=True))

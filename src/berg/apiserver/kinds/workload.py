@@ -63,7 +63,11 @@ class WorkloadStrategy(Strategy):
                 "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; "
                 f"a DNS label is recommended: [{' '.join(faults)}]"
             )
-        template, path = self.template_of(obj)
-        if old is None or template != self.template_of(old)[0]:
-            found += template_warnings(template, path)
+        if old is None or obj["metadata"].get("generation") != old["metadata"].get("generation"):
+            template, path = self.template_of(obj)
+            found += [*self.spec_warnings(obj), *template_warnings(template, path)]
         return found
+
+    def spec_warnings(self, obj: Obj) -> Sequence[str]:
+        """Of a new or changed spec, but for its template."""
+        return ()

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import Any
 
-from berg.machinery.internal import as_internal
+from berg.machinery.internal import as_internal, unset
 from berg.machinery.status import FieldError
 from berg.machinery.typedef import TypeDef
 
@@ -18,7 +18,10 @@ _INDEX = re.compile(r"\[[^\]]*\]")
 
 
 def errors_as_go(type_: TypeDef, errors: list[FieldError]) -> list[FieldError]:
-    return [dataclasses.replace(e, value=_value(type_, e)) if isinstance(e.value, (dict, list)) else e for e in errors]
+    return [
+        dataclasses.replace(e, value=_value(type_, e)) if e.value is None or isinstance(e.value, (dict, list)) else e
+        for e in errors
+    ]
 
 
 def _value(type_: TypeDef, error: FieldError) -> Any:
@@ -27,6 +30,8 @@ def _value(type_: TypeDef, error: FieldError) -> Any:
     field = next((f for p in tried if (f := type_.at(*p.split(".")))), None)
     if field is None or not field.name:
         return error.value
+    if error.value is None:
+        return unset(field) if field.type in ("string", "integer", "boolean") else None
     if isinstance(error.value, dict) and field.type == "array":
         inside = error.field.endswith("]")  # else the struct around the list is what is told
         field = field.item if inside else type_.at(*path.split(".")[:-1])

@@ -59,15 +59,15 @@ class StatefulSetStrategy(WorkloadStrategy):
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         super().prepare_for_create(ctx, obj)
-        self._drop_disabled(obj)
+        self._drop_disabled(ctx, obj)
 
     def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         if "maxUnavailable" not in (_rolling(old) or {}):
-            self._drop_disabled(obj)
+            self._drop_disabled(ctx, obj)
 
-    def _drop_disabled(self, obj: Obj) -> None:
+    def _drop_disabled(self, ctx: Context, obj: Obj) -> None:
         """maxUnavailable waits for its feature gate, off by default."""
-        if rolling := _rolling(obj):
+        if not ctx.enabled("MaxUnavailableStatefulSet") and (rolling := _rolling(obj)):
             rolling.pop("maxUnavailable", None)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
@@ -86,7 +86,12 @@ class StatefulSetStrategy(WorkloadStrategy):
         return validate_stateful_set_status(obj, old)
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        from berg.apiserver.kinds.core.volume_validation import claim_spec_warnings
+
         found = list(super().warnings(ctx, obj, old))
+        for i, claim in enumerate((obj.get("spec") or {}).get("volumeClaimTemplates") or ()):
+            at = f"spec.volumeClaimTemplates[{i}]" + ("" if old is None else ".Spec")
+            found += claim_spec_warnings(claim.get("spec") or {}, at)
         limit = (obj.get("spec") or {}).get("revisionHistoryLimit")
         if limit is not None and limit < 0:
             found.append(

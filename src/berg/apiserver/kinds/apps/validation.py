@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from berg.apiserver.kinds import checks, int_or_percent
-from berg.apiserver.kinds.core.pod_spec.validation import validate_template
+from berg.apiserver.kinds.core.pod_spec.validation import validate_template, validate_template_metadata
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.kinds.label_selectors import is_empty, validate_selector
-from berg.apiserver.kinds.sameness import same
+from berg.apiserver.kinds.sameness import same_struct
 from berg.machinery import names
 from berg.machinery.labels import Selector
 from berg.machinery.status import (
@@ -22,6 +22,7 @@ from berg.machinery.status import (
     not_supported,
     required,
 )
+from berg.machinery.typedef import type_named
 
 MISMATCH = "`selector` does not match template `labels`"
 
@@ -67,6 +68,8 @@ def _template(spec: Obj, owner: str, path: str = "spec.template") -> list[FieldE
     if validate_selector(selector, ""):
         return [invalid_value("spec.selector", selector, "" if owner == "StatefulSet" else "invalid label selector")]
     errors = mismatch(spec, selector, path) + validate_template(template, path)
+    if owner == "StatefulSet":  # its metadata is looked at again
+        errors += validate_template_metadata(template, path)
     return errors + _runs_for_ever(template, owner, path)
 
 
@@ -171,7 +174,10 @@ def validate_replication_controller(obj: Obj) -> list[FieldError]:
     template = spec.get("template")
     if template is None:
         return [*errors, required("spec.template")]
-    errors += mismatch(spec, {"matchLabels": selector}) + validate_template(template, "spec.template")
+    labels = template_labels(template) or {}
+    if any(labels.get(key) != value for key, value in selector.items()):  # a plain map: it need not be sound
+        errors.append(invalid_value("spec.template.metadata.labels", labels or None, MISMATCH))
+    errors += validate_template(template, "spec.template")
     return errors + _runs_for_ever(template, "ReplicationController", "spec.template")
 
 
@@ -307,7 +313,7 @@ def validate_stateful_set_update(obj: Obj, old: Obj) -> list[FieldError]:
     spec, before = obj.get("spec") or {}, old.get("spec") or {}
     errors = _stateful_set_spec(spec)
     rest = [{k: v for k, v in s.items() if k not in _STATEFUL_SET_MUTABLE} for s in (spec, before)]
-    if not same(*rest):
+    if not same_struct(type_named("io.k8s.api.apps.v1.StatefulSetSpec"), *rest):
         why = (
             "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
             "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"

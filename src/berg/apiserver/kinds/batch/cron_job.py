@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from berg.apiserver.kinds import cells
-from berg.apiserver.kinds.batch.job import failure_policy_defaults
+from berg.apiserver.kinds.batch.job import failure_policy_defaults, job_spec_warnings
 from berg.apiserver.kinds.core.pod_template import template_defaults
 from berg.apiserver.kinds.workload import WorkloadStrategy, selector_column
 from berg.apiserver.registry.strategy import Column, Context, strategy_for
@@ -62,6 +62,9 @@ class CronJobStrategy(WorkloadStrategy):
         from berg.apiserver.kinds.batch.cron_validation import validate_cron_job_update
 
         return validate_cron_job_update(obj, old)
+
+    def spec_warnings(self, obj: Obj) -> Sequence[str]:
+        return job_spec_warnings(_job_spec(obj), "spec.jobTemplate.spec")
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         found = list(super().warnings(ctx, obj, old))

@@ -5,6 +5,7 @@ Source: kubernetes pkg/registry/batch/job/strategy.go, pkg/apis/batch/v1/default
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from berg.apiserver.kinds import cells
@@ -100,6 +101,17 @@ def _duration(obj: Obj) -> str:
     return cells.human_duration(took)
 
 
+def job_spec_warnings(spec: Obj, path: str) -> list[str]:
+    if spec.get("completionMode") != "Indexed" or (spec.get("completions") or 0) <= 100_000:
+        return []
+    if (spec.get("parallelism") or 0) <= 10_000:
+        return []
+    return [
+        f"{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, "
+        "Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+    ]
+
+
 @strategy_for("batch", "jobs")
 class JobStrategy(WorkloadStrategy):
     orphans = True
@@ -144,6 +156,9 @@ class JobStrategy(WorkloadStrategy):
         from berg.apiserver.kinds.batch.validation import validate_job_update
 
         return validate_job_update(obj, old)
+
+    def spec_warnings(self, obj: Obj) -> Sequence[str]:
+        return job_spec_warnings(obj.get("spec") or {}, "spec")
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.batch.job_status import validate_job_status_update

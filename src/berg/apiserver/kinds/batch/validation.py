@@ -10,14 +10,14 @@ import copy
 import orjson
 
 from berg.apiserver.kinds import checks
-from berg.apiserver.kinds.apps.validation import labels_match, mismatch
+from berg.apiserver.kinds.apps.validation import labels_match, mismatch, template_labels
 from berg.apiserver.kinds.batch import indexes
 from berg.apiserver.kinds.batch.job import NAME_LABELS, UID_LABELS
 from berg.apiserver.kinds.cells import has_condition
 from berg.apiserver.kinds.core.pod_spec.validation import validate_template
 from berg.apiserver.kinds.immutable import MESSAGE, immutable
 from berg.apiserver.kinds.label_selectors import validate_selector
-from berg.apiserver.kinds.sameness import same
+from berg.apiserver.kinds.sameness import same_struct
 from berg.machinery import names
 from berg.machinery.status import (
     OMITTED,
@@ -30,6 +30,7 @@ from berg.machinery.status import (
     too_long,
     too_many,
 )
+from berg.machinery.typedef import type_named
 
 _COUNTS = (
     "parallelism",
@@ -50,9 +51,11 @@ def _quoted(values: list[str]) -> str:
     return f"[{' '.join(orjson.dumps(v).decode() for v in values)}]"
 
 
-def validate_job(obj: Obj) -> list[FieldError]:
+def validate_job(obj: Obj, old: Obj | None = None) -> list[FieldError]:
     spec, name = obj.get("spec") or {}, obj["metadata"].get("name") or ""
-    errors = _generated_selector(obj, spec) + _job_spec_with_selector(spec)
+    had = template_labels(((old or {}).get("spec") or {}).get("template") or {}) or {}
+    kinds_of_labels = 2 if old is None or (UID_LABELS[1] in had and NAME_LABELS[1] in had) else 1
+    errors = _generated_selector(obj, spec, kinds_of_labels) + _job_spec_with_selector(spec)
     completions = spec.get("completions")
     if spec.get("completionMode") == "Indexed" and completions:
         host = f"{name}-{completions - 1}"
@@ -62,21 +65,22 @@ def validate_job(obj: Obj) -> list[FieldError]:
     return errors
 
 
-def _generated_selector(obj: Obj, spec: Obj) -> list[FieldError]:
+def _generated_selector(obj: Obj, spec: Obj, kinds_of_labels: int) -> list[FieldError]:
+    """Jobs of old only have the first kind of labels, without a prefix."""
     if spec.get("manualSelector") or spec.get("selector") is None:
         return []
     metadata = obj["metadata"]
     uid, name = metadata.get("uid") or "", metadata.get("name") or ""
     errors: list[FieldError] = [] if uid else [required("metadata.uid")]
-    template = (spec.get("template") or {}).get("metadata") or {}
-    labels = template.get("labels") or {}
-    wanted = {**dict.fromkeys(UID_LABELS, uid), **dict.fromkeys(NAME_LABELS, name)}
-    for label in (UID_LABELS[0], NAME_LABELS[0], UID_LABELS[1], NAME_LABELS[1]):
-        at = "spec.template.metadata.labels"
+    labels = template_labels(spec.get("template") or {}) or {}
+    pairs = zip(UID_LABELS[:kinds_of_labels], NAME_LABELS[:kinds_of_labels], strict=True)
+    wanted = {label: value for u, n in pairs for label, value in ((u, uid), (n, name))}
+    for label, value in wanted.items():
+        at = f"spec.template.metadata.labels[{label}]"
         if label not in labels:
-            errors.append(required(at, f"must be '{wanted[label]}'"))
-        elif labels[label] != wanted[label]:
-            errors.append(invalid_value(at, labels, f"must be '{wanted[label]}'"))
+            errors.append(required(at, f"must be '{value}'"))
+        elif labels[label] != value:
+            errors.append(invalid_value(at, labels, f"must be '{value}'"))
     if not labels_match(spec["selector"], wanted):
         errors.append(invalid_value("spec.selector", spec["selector"], "`selector` not auto-generated"))
     return errors
@@ -272,7 +276,7 @@ _IMMUTABLE = (
 
 def validate_job_update(obj: Obj, old: Obj) -> list[FieldError]:
     spec, before = obj.get("spec") or {}, old.get("spec") or {}
-    errors = _job_spec_with_selector(spec)
+    errors = validate_job(obj, old) + _job_spec_with_selector(spec)
     completions = spec.get("completions")
     if spec.get("completionMode") != "Indexed":
         errors += immutable(obj, old, "spec.completions")
@@ -296,8 +300,10 @@ def _template_update(obj: Obj, old: Obj) -> list[FieldError]:
             _take_scheduling(template, before)
             _take_resources(template, before)
             pod = template.get("spec") or {}
-            return [] if same(pod, before.get("spec") or {}) else [invalid_value("spec.template.spec", pod, MESSAGE)]
-    if same(template, before):
+            if same_struct(type_named("io.k8s.api.core.v1.PodSpec"), pod, before.get("spec")):
+                return []
+            return [invalid_value("spec.template.spec", pod, MESSAGE)]
+    if same_struct(type_named("io.k8s.api.core.v1.PodTemplateSpec"), template, before):
         return []
     return [invalid_value("spec.template", template, MESSAGE)]
 

@@ -123,12 +123,12 @@ class NodeStrategy(Strategy):
         return validate_node(obj)
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        return self.validate(ctx, obj) + self.validate_status_update(ctx, obj, old)
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.node_validation import validate_node_update
 
         return validate_node_update(obj, old)
-
-    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        return self.validate_update(ctx, obj, old)
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"spec.unschedulable": "true" if (obj.get("spec") or {}).get("unschedulable") else "false"}

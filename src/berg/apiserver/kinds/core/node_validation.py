@@ -34,17 +34,17 @@ def validate_node_update(obj: Obj, old: Obj) -> list[FieldError]:
         if address in seen:
             errors.append(duplicate(f"status.addresses[{i}]", address))
         seen.append(address)
-    if before.get("podCIDRs") and before["podCIDRs"] != spec.get("podCIDRs"):
+    new, was = spec.get("podCIDRs") or [], before.get("podCIDRs") or []
+    if was:
+        changed = sum(n != w for n, w in zip(new, was, strict=True)) if len(new) == len(was) else 1
         why = 'node updates may not change podCIDR except from "" to valid'
-        errors.append(forbidden_field("spec.podCIDRs", why))
+        errors += [forbidden_field("spec.podCIDRs", why)] * changed
     if before.get("providerID") and before["providerID"] != spec.get("providerID"):
         why = 'node updates may not change providerID except from "" to valid'
         errors.append(forbidden_field("spec.providerID", why))
     errors += validate_taints(spec.get("taints") or (), "metadata.taints")
     if (spec.get("externalID") or "") != (before.get("externalID") or ""):
         errors.append(forbidden_field("spec.externalID", "may not be updated"))
-    if not before.get("podCIDRs"):
-        errors += _pod_cidrs(spec.get("podCIDRs") or [])
     return errors
 
 
@@ -114,6 +114,13 @@ def _pod_cidrs(cidrs: list[str]) -> list[FieldError]:
         errors += addresses.legacy_cidr(f"{path}[{i}]", text)
     if len(cidrs) > 1:
         found = [n for n in map(addresses.parse_cidr, cidrs) if n is not None]
+        if len(found) < len(cidrs):
+            bad, text = next((i, t) for i, t in enumerate(cidrs) if addresses.parse_cidr(t) is None)
+            why = (
+                "invalid PodCIDRs. failed to check with dual stack with error:invalid "
+                f"CIDR[{bad}]: <nil> (invalid CIDR address: {text})"
+            )
+            errors.append(FieldError("InternalError", path, "", why))
         if len(cidrs) > 2 or not addresses.dual_stack([n.version for n in found]):
             errors.append(invalid_value(path, cidrs, "may specify no more than one CIDR for each IP family"))
     return errors

@@ -5,7 +5,7 @@ Source: kubernetes pkg/registry/core/persistentvolume, pkg/apis/core/validation 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from berg.apiserver.kinds import cells
 from berg.apiserver.kinds.core.pod_spec.defaults import source_defaults
@@ -86,7 +86,7 @@ class PersistentVolumeStrategy(Strategy):
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.volume_validation import validate_persistent_volume_update
 
-        return validate_persistent_volume_update(obj, old)
+        return self.validate(ctx, obj) + validate_persistent_volume_update(obj, old)
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         found = []
@@ -99,4 +99,16 @@ class PersistentVolumeStrategy(Strategy):
                 "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the "
                 "recommended approach is to use dynamic provisioning."
             )
-        return found
+        return [*found, *_deprecated(obj.get("spec") or {})]
+
+
+def _deprecated(spec: Obj) -> Iterator[str]:
+    from berg.apiserver.kinds.core.pod_spec.warnings import SHOWN, VOLUMES
+    from berg.apiserver.kinds.deprecated_labels import in_term
+
+    required = (spec.get("nodeAffinity") or {}).get("required") or {}
+    for i, term in enumerate(required.get("nodeSelectorTerms") or ()):
+        yield from in_term(term, f"spec.nodeAffinity.required.nodeSelectorTerms[{i}]")
+    for key in ("cephfs", "photonPersistentDisk", "scaleIO", "storageos", "glusterfs", "rbd"):
+        if spec.get(key) is not None:
+            yield f"spec.{SHOWN.get(key, key)}: {VOLUMES[key]}"

@@ -186,6 +186,7 @@ def _node_ports(reserved: _Reservation, obj: Obj, old: Obj | None) -> None:
     spec = obj["spec"]
     held = set(ports_of(old)) if old else set()
     given: set[int] = set()
+    taken: set[tuple[str | None, int]] = set()
     if needs_node_port(spec):
         by_port: dict[int, int] = {}
         automatic = spec["type"] == "NodePort" or spec.get("allocateLoadBalancerNodePorts", True)
@@ -198,20 +199,23 @@ def _node_ports(reserved: _Reservation, obj: Obj, old: Obj | None) -> None:
                 wanted = _next_port(reserved)
             elif wanted not in held and wanted not in given:
                 try:
-                    reserved.allocation.allocate_port(wanted)
+                    reserved.allocation.allocate_port(wanted, dry_run=reserved.dry_run)
                 except NotAllocatable as e:
                     raise _invalid(obj, [invalid_value(f"spec.ports[{i}].nodePort", wanted, str(e))]) from None
                 reserved.ports.append(wanted)
             port["nodePort"] = wanted
+            if old is not None and (port.get("protocol"), wanted) in taken:
+                raise ApiError(500, "", f"duplicate nodePort: {{{port.get('protocol')} {wanted}}}")
+            taken.add((port.get("protocol"), wanted))
             given.add(wanted)
             by_port[number] = wanted
     if needs_health_check_port(spec):
         wanted = spec.get("healthCheckNodePort")
         if not wanted:
             spec["healthCheckNodePort"] = _next_port(reserved)
-        elif wanted not in held:
+        elif old is None or not needs_health_check_port(old["spec"]):  # else it may not change, validation will say
             try:
-                reserved.allocation.allocate_port(wanted)
+                reserved.allocation.allocate_port(wanted, dry_run=reserved.dry_run)
             except NotAllocatable as e:
                 raise internal_error(f"failed to allocate requested HealthCheck NodePort {wanted}: {e}") from None
             reserved.ports.append(wanted)

@@ -177,10 +177,10 @@ class ServiceAllocation:
         while self._cleaning:
             await asyncio.gather(*self._cleaning.values(), return_exceptions=True)
 
-    def allocate_port(self, port: int) -> None:
-        """Raises NotAllocatable."""
+    def allocate_port(self, port: int, *, dry_run: bool = False) -> None:
+        """A dry run may ask for a port beyond the range, as upstream's may. Raises NotAllocatable."""
         low, high = self.node_ports
-        if not low <= port <= high:
+        if not low <= port <= high and not dry_run:
             raise NotAllocatable(f"provided port is not in the valid range. The range of valid ports is {low}-{high}")
         used = self._used_ports()
         if port in used:

@@ -230,12 +230,16 @@ def _load_balancer(obj: Obj, spec: Obj, old: Obj | None) -> list[FieldError]:
         errors.append(forbidden_field("spec.allocateLoadBalancerNodePorts", NOT_LOAD_BALANCER))
     if balanced and spec.get("allocateLoadBalancerNodePorts") is None:
         errors.append(required("allocateLoadBalancerNodePorts"))
-    if (name := spec.get("loadBalancerClass")) is not None:
-        if balanced:
-            errors += checks.named("spec.loadBalancerClass", name, names.qualified_name)
-        else:
-            errors.append(forbidden_field("spec.loadBalancerClass", NOT_LOAD_BALANCER))
-    return errors
+    return errors + _load_balancer_class(spec)
+
+
+def _load_balancer_class(spec: Obj) -> list[FieldError]:
+    name = spec.get("loadBalancerClass")
+    if name is None:
+        return []
+    if spec.get("type") == "LoadBalancer":
+        return checks.named("spec.loadBalancerClass", name, names.qualified_name)
+    return [forbidden_field("spec.loadBalancerClass", NOT_LOAD_BALANCER)]
 
 
 def _traffic(spec: Obj, kind: str) -> list[FieldError]:
@@ -276,6 +280,7 @@ def validate_service_update(obj: Obj, old: Obj) -> list[FieldError]:
         name = spec.get("loadBalancerClass")
         if name != before.get("loadBalancerClass"):
             errors.append(invalid_value("spec.loadBalancerClass", name, ONCE))
+    errors += _load_balancer_class(spec)
     checked = needs_health_check_port(spec) and needs_health_check_port(before)
     if checked and spec.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
         errors.append(forbidden_field("spec.healthCheckNodePort", "field is immutable"))

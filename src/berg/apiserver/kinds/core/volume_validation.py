@@ -16,7 +16,7 @@ from berg.apiserver.kinds.core.pod_spec.volumes import LONG_PORTAL
 from berg.apiserver.kinds.core.volume_sources import one_source, validate_storage
 from berg.apiserver.kinds.immutable import MESSAGE, immutable
 from berg.apiserver.kinds.label_selectors import validate_selector
-from berg.apiserver.kinds.sameness import same
+from berg.apiserver.kinds.sameness import same_field, same_struct
 from berg.machinery import names, quantity
 from berg.machinery.internal import difference
 from berg.machinery.status import (
@@ -27,7 +27,11 @@ from berg.machinery.status import (
     not_supported,
     required,
 )
+from berg.machinery.typedef import type_named
 
+CLAIM_SPEC, VOLUME_SPEC, VOLUME_SOURCE = (
+    f"io.k8s.api.core.v1.PersistentVolume{part}" for part in ("ClaimSpec", "Spec", "Source")
+)
 ACCESS_MODES = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 SOURCES = (
     "hostPath",
@@ -163,13 +167,18 @@ def validate_persistent_volume_update(obj: Obj, old: Obj) -> list[FieldError]:
     secret = "controllerExpandSecretRef"
     if "csi" in old_sources and "csi" in new_sources and old_sources["csi"].get(secret) is None:  # may be added
         new_sources["csi"] = {k: v for k, v in new_sources["csi"].items() if k != secret}
-    if not same(new_sources, old_sources):
-        diff = difference("io.k8s.api.core.v1.PersistentVolumeSource", old_sources, new_sources)
+    if not same_struct(type_named(VOLUME_SOURCE), new_sources, old_sources):
+        diff = difference(VOLUME_SOURCE, old_sources, new_sources)
         why = f"spec.persistentvolumesource is immutable after creation\n{diff}"
         errors.append(forbidden_field("spec.persistentvolumesource", why))
     if spec.get("volumeMode") != before.get("volumeMode"):
         errors.append(invalid_value("volumeMode", spec.get("volumeMode"), MESSAGE))
-    if before.get("nodeAffinity") and not same(spec.get("nodeAffinity"), before["nodeAffinity"]):
+    if before.get("volumeAttributesClassName") is not None and spec.get("volumeAttributesClassName") is None:
+        why = "update from non-nil value to nil is forbidden"
+        errors.append(forbidden_field("spec.volumeAttributesClassName", why))
+    if before.get("nodeAffinity") and not same_field(
+        type_named(VOLUME_SPEC).fields["nodeAffinity"], spec.get("nodeAffinity"), before["nodeAffinity"]
+    ):
         why = "field is immutable, except for updating from beta label to GA"
         errors.append(invalid_value("nodeAffinity", spec.get("nodeAffinity"), why))
     return errors
@@ -266,8 +275,8 @@ def validate_claim_update(obj: Obj, old: Obj) -> list[FieldError]:
                 "storage"
             ]
         spec["volumeAttributesClassName"] = before.get("volumeAttributesClassName")
-    if not same(spec, before):
-        diff = difference("io.k8s.api.core.v1.PersistentVolumeClaimSpec", before, spec)
+    if not same_struct(type_named(CLAIM_SPEC), spec, before):
+        diff = difference(CLAIM_SPEC, before, spec)
         why = (
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound "
             f"claims\n{diff}"

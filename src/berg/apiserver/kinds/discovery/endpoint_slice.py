@@ -55,9 +55,10 @@ class EndpointSliceStrategy(Strategy):
         _drop_topology(obj)
 
     def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
-        """Labels raise the generation too."""
+        """Labels raise the generation too, and so does what is then dropped."""
         new, before = obj["metadata"], old["metadata"]
-        if (new.get("labels") or {}) != (before.get("labels") or {}):
+        changed = any(obj.get(key) != old.get(key) for key in ("addressType", "endpoints", "ports"))
+        if changed or (new.get("labels") or {}) != (before.get("labels") or {}):
             new["generation"] = (before.get("generation") or 0) + 1
         if obj.get("endpoints") != old.get("endpoints"):
             _drop_topology(obj)

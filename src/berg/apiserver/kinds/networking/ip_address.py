@@ -51,4 +51,4 @@ class IPAddressStrategy(Strategy):
         return errors
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        return immutable(obj, old, "spec.parentRef")
+        return self.validate(ctx, obj) + immutable(obj, old, "spec.parentRef")

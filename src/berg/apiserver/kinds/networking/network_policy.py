@@ -5,6 +5,8 @@ Source: kubernetes pkg/registry/networking/networkpolicy, pkg/apis/networking/v1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery.status import FieldError, Obj
@@ -41,3 +43,17 @@ class NetworkPolicyStrategy(Strategy):
         from berg.apiserver.kinds.networking.network_policy_validation import validate_network_policy
 
         return validate_network_policy(obj, old)
+
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        from berg.apiserver.kinds import addresses
+
+        spec = obj.get("spec") or {}
+        found: list[str] = []
+        for direction, peers in (("ingress", "from"), ("egress", "to")):
+            for i, rule in enumerate(spec.get(direction) or ()):
+                for j, peer in enumerate(rule.get(peers) or ()):
+                    at, block = f"spec.{direction}[{i}].{peers}[{j}].ipBlock", peer.get("ipBlock") or {}
+                    found += addresses.cidr_warnings(f"{at}.cidr", block["cidr"]) if block.get("cidr") else []
+                    for k, text in enumerate(block.get("except") or ()):
+                        found += addresses.cidr_warnings(f"{at}.except[{k}]", text)
+        return found

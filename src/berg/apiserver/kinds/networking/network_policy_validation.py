@@ -44,9 +44,9 @@ def _blocks(obj: Obj) -> Iterator[str]:
     for direction, peers in _DIRECTIONS:
         for rule in spec.get(direction) or ():
             for peer in rule.get(peers) or ():
-                block = peer.get("ipBlock") or {}
-                yield block.get("cidr") or ""
-                yield from block.get("except") or ()
+                if block := peer.get("ipBlock"):
+                    yield block.get("cidr") or ""
+                    yield from block.get("except") or ()
 
 
 def _port(port: Obj, at: str) -> list[FieldError]:

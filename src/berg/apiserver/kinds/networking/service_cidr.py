@@ -43,6 +43,6 @@ class ServiceCIDRStrategy(Strategy):
         """Only a second family may be added."""
         new, before = (obj.get("spec") or {}).get("cidrs") or [], (old.get("spec") or {}).get("cidrs") or []
         if len(new) != len(before) and not (len(before) == 1 and len(new) == 2):
-            return [invalid_value("spec.cidrs", new, MESSAGE)]
+            return [invalid_value("spec.cidrs", new or None, MESSAGE)]
         errors = [invalid_value(f"spec.cidrs[{i}]", new[i], MESSAGE) for i, cidr in enumerate(before) if new[i] != cidr]
         return errors if len(new) == len(before) else errors + self.validate(ctx, obj)

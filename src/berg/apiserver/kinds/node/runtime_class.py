@@ -5,6 +5,8 @@ Source: kubernetes pkg/apis/node/validation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.kinds import cells, checks
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.kinds.label_selectors import validate_labels
@@ -42,3 +44,9 @@ class RuntimeClassStrategy(Strategy):
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return immutable(obj, old, "handler")
+
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        from berg.apiserver.kinds.deprecated_labels import LABELS
+
+        selector = (obj.get("scheduling") or {}).get("nodeSelector") or {}
+        return [f"scheduling.nodeSelector: {LABELS[key]}" for key in selector if key in LABELS]

@@ -132,3 +132,10 @@ class CSIStorageCapacityStrategy(Strategy):
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return immutable(obj, old, "nodeTopology", "storageClassName")
+
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        from berg.apiserver.kinds.deprecated_labels import LABELS, in_term
+
+        selector = obj.get("nodeTopology") or {}
+        labels = (key for key in selector.get("matchLabels") or () if key in LABELS)
+        return [*in_term(selector, "nodeTopology"), *(f"nodeTopology.matchLabels.{k}: {LABELS[k]}" for k in labels)]

@@ -5,6 +5,8 @@ Source: kubernetes pkg/apis/storage/v1/defaults.go, pkg/apis/storage/validation 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.kinds import cells
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
@@ -48,3 +50,13 @@ class StorageClassStrategy(Strategy):
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         kept = ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode")
         return self.validate(ctx, obj) + immutable(obj, old, *kept)
+
+    def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
+        from berg.apiserver.kinds.deprecated_labels import LABELS
+
+        return [
+            f"allowedTopologies[{i}].matchLabelExpressions[{j}].key: {LABELS[e['key']]}"
+            for i, term in enumerate(obj.get("allowedTopologies") or ())
+            for j, e in enumerate(term.get("matchLabelExpressions") or ())
+            if e.get("key") in LABELS
+        ]

@@ -32,4 +32,4 @@ class VolumeAttributesClassStrategy(Strategy):
             errors.append(forbidden_field("driverName", "updates to driverName are forbidden."))
         if (obj.get("parameters") or {}) != (old.get("parameters") or {}):
             errors.append(forbidden_field("parameters", "updates to parameters are forbidden."))
-        return errors
+        return errors + self.validate(ctx, obj)

@@ -32,6 +32,15 @@ def profiles_from_annotations(spec: Obj, annotations: Obj) -> Iterator[str]:
             yield f'metadata.annotations[{named}]: deprecated since v1.30; use the "appArmorProfile" field instead'
 
 
+def app_armor_annotation(container: Obj, annotations: Obj, of_pod: Obj | None, path: str) -> Iterator[str]:
+    """The warning of a container of a template, whose annotations stay what they are."""
+    named = PREFIX + (container.get("name") or "")
+    if named not in annotations or (container.get("securityContext") or {}).get("appArmorProfile") is not None:
+        return
+    if of_pod is None or of_pod != _profile(annotations[named]):
+        yield f'{path}metadata.annotations[{named}]: deprecated since v1.30; use the "appArmorProfile" field instead'
+
+
 def _profile(text: str) -> Obj | None:
     """None: no profile that the field could hold."""
     if text == "unconfined":

@@ -178,7 +178,12 @@ def validate_init_containers(
     for i, c in enumerate(containers):
         at, name = f"{path}[{i}]", c.get("name") or ""
         sidecar = c.get("restartPolicy") == "Always"
-        errors += _common(c, at, pod) + _restart(c, at)
+        errors += _common(c, at, pod)
+        rules = c.get("restartPolicyRules")
+        if c.get("restartPolicy") is None and rules:
+            errors.append(required(f"{at}.restartPolicy", "must specify restartPolicy when restart rules are used"))
+        else:
+            errors += _restart(c, at)
         if name in seen:
             errors.append(duplicate(f"{at}.name", name))
         elif name:

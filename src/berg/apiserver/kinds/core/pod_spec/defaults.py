@@ -78,7 +78,7 @@ def container_defaults(c: Obj) -> None:
             if (file := source.get("fileKeyRef")) and file.get("optional") is None:
                 file["optional"] = False
     for key in _PROBES:
-        if probe := c.get(key):
+        if (probe := c.get(key)) is not None:
             _probe(probe)
     if lifecycle := c.get("lifecycle"):
         for key in ("postStart", "preStop"):
@@ -158,6 +158,8 @@ def pod_defaults(pod: Obj) -> None:
     """What is defaulted in pods and not in templates."""
     spec = pod["spec"]
     spec_defaults(spec)
+    if spec["terminationGracePeriodSeconds"] < 0:
+        spec["terminationGracePeriodSeconds"] = 1
     host_network = spec.get("hostNetwork")
     for key in ("containers", "initContainers"):
         for c in spec.get(key) or ():

@@ -174,7 +174,7 @@ def validate_pod_level(spec: Obj, path: str, claims: Collection[str]) -> list[Fi
     errors: list[FieldError] = []
     if found.get("claims") is not None:
         errors.append(forbidden_field(f"{at}.claims", "claims may not be set for Resources at pod-level"))
-    errors += validate_requirements({k: v for k, v in found.items() if k != "claims"}, at, claims, pod_resource_name)
+    errors += validate_requirements(found, at, claims, pod_resource_name)
     requests, limits = parsed(found.get("requests")), parsed(found.get("limits"))
     for name, total in container_sum(spec, "requests").items():
         if name in requests and requests[name] < total:

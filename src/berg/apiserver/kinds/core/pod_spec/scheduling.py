@@ -197,7 +197,8 @@ def validate_spreading(constraints: Collection[Obj] | None, path: str) -> list[F
         if any((o.get("topologyKey") or "", o.get("whenUnsatisfiable") or "") == (key, action) for o in given[i + 1 :]):
             errors.append(duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {action}}}"))
         if (least := c.get("minDomains")) is not None:
-            errors += checks.positive(f"{at}.minDomains", least)
+            if least <= 0:
+                errors.append(invalid_value(f"{at}.minDomains", least, "must be greater than zero"))
             if action != "DoNotSchedule":
                 why = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
                 errors.append(invalid_value(f"{at}.minDomains", least, why))

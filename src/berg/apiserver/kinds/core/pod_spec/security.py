@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from berg.apiserver.kinds import checks
+from berg.apiserver.kinds.core.pod_spec import windows
 from berg.machinery.status import (
     FieldError,
     Obj,
@@ -115,6 +116,7 @@ def validate_security_context(sc: Obj | None, path: str, *, host_users: bool) ->
         if "CAP_SYS_ADMIN" in ((sc.get("capabilities") or {}).get("add") or ()):
             why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
             errors.append(invalid_value(path, sc, why))
+    errors += windows.validate_options(sc.get("windowsOptions"), f"{path}.windowsOptions")
     return errors + app_armor_profile(sc.get("appArmorProfile"), f"{path}.appArmorProfile")
 
 
@@ -140,7 +142,13 @@ def validate_pod_security_context(spec: Obj, path: str) -> list[FieldError]:
         if (value := sc.get(key)) is not None and value not in supported:
             errors.append(not_supported(f"{at}.{key}", value, supported))
     errors += seccomp_profile(sc.get("seccompProfile"), f"{at}.seccompProfile")
+    errors += windows.validate_options(sc.get("windowsOptions"), f"{at}.windowsOptions")
     return errors + app_armor_profile(sc.get("appArmorProfile"), f"{at}.appArmorProfile")
+
+
+def validate_host_process(spec: Obj, path: str) -> list[FieldError]:
+    containers = containers_with_path(spec, path)
+    return windows.validate_host_process(spec, path, containers, allowed=Capabilities.allow_privileged)
 
 
 def _sysctls(spec: Obj, sysctls: Any, path: str) -> list[FieldError]:

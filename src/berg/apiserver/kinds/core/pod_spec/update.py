@@ -13,10 +13,12 @@ from berg.apiserver.kinds import checks
 from berg.apiserver.kinds.core.pod_spec.resources import is_sidecar, qos_class
 from berg.apiserver.kinds.core.pod_spec.scheduling import REQUIRED, validate_tolerations
 from berg.apiserver.kinds.core.pod_spec.validation import APP_ARMOR_PREFIX, MIRROR, validate_pod
-from berg.apiserver.kinds.sameness import same
+from berg.apiserver.kinds.sameness import same, same_struct
 from berg.machinery.internal import difference
 from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_value, required
+from berg.machinery.typedef import type_named
 
+POD_SPEC, DEBUGGING = "io.k8s.api.core.v1.PodSpec", "io.k8s.api.core.v1.EphemeralContainer"
 UPDATABLE = (
     "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only "
     "additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
@@ -74,7 +76,7 @@ def validate_pod_update(obj: Obj, old: Obj) -> list[FieldError]:
     elif was is not None:
         errors.append(invalid_value(at, None, "must not update from a positive integer to nil value"))
     errors += _tolerations(spec, before) + _gates(spec, before)
-    if same(spec, before):
+    if same_struct(type_named(POD_SPEC), spec, before):
         return errors
     return errors + _immutable(spec, before)
 
@@ -123,8 +125,8 @@ def _immutable(spec: Obj, before: Obj) -> list[FieldError]:
         rest["terminationGracePeriodSeconds"] = before["terminationGracePeriodSeconds"]
     if before.get("schedulingGates"):
         errors += _narrowed(rest, before)
-    if not same(rest, before):
-        diff = difference("io.k8s.api.core.v1.PodSpec", before, rest)
+    if not same_struct(type_named(POD_SPEC), rest, before):
+        diff = difference(POD_SPEC, before, rest)
         errors.append(forbidden_field("spec", f"pod updates may not change fields other than {UPDATABLE}\n{diff}"))
     return errors
 
@@ -155,7 +157,7 @@ def _affinity_narrowed(new: Obj, was: Obj) -> list[FieldError]:
     terms = (new.get(REQUIRED) or {}).get("nodeSelectorTerms") or []
     if len(terms) != len(old_terms):
         why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed"
-        return [invalid_value(at, terms, why)]
+        return [invalid_value(at, terms or None, why)]
     errors: list[FieldError] = []
     for i, (term, old) in enumerate(zip(terms, old_terms, strict=True)):
         kept = all(
@@ -187,8 +189,8 @@ def validate_ephemeral_containers_update(obj: Obj, old: Obj) -> list[FieldError]
         name = c.get("name")
         if name not in new:
             errors.append(forbidden_field(at, f'existing ephemeral containers "{name}" may not be removed\n'))
-        elif not same(c, new[name]):
-            diff = difference("io.k8s.api.core.v1.EphemeralContainer", c, new[name])
+        elif not same_struct(type_named(DEBUGGING), c, new[name]):
+            diff = difference(DEBUGGING, c, new[name])
             errors.append(forbidden_field(at, f'existing ephemeral containers "{name}" may not be changed\n{diff}'))
     return errors
 

@@ -76,7 +76,7 @@ def validate_spec(spec: Obj, path: str, *, pod: Obj | None = None) -> list[Field
         )
     errors += scheduling.validate_gates(spec.get("schedulingGates"), f"{path}.schedulingGates")
     errors += scheduling.validate_spreading(spec.get("topologySpreadConstraints"), f"{path}.topologySpreadConstraints")
-    errors += security.validate_host_users(spec, path)
+    errors += security.validate_host_process(spec, path) + security.validate_host_users(spec, path)
     errors += _names(spec, path)
     errors += scheduling.validate_tolerations(spec.get("tolerations"), f"{path}.tolerations")
     for i, alias in enumerate(spec.get("hostAliases") or ()):
@@ -282,13 +282,17 @@ def validate_pod_create(pod: Obj) -> list[FieldError]:
     return errors
 
 
-def validate_template(template: Obj, path: str) -> list[FieldError]:
+def validate_template_metadata(template: Obj, path: str) -> list[FieldError]:
     metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
-    errors = validate_labels(metadata.get("labels"), f"{path}.labels")
     annotations = metadata.get("annotations") or {}
+    errors = validate_labels(metadata.get("labels"), f"{path}.labels")
     errors += validate_annotations(annotations, f"{path}.annotations")
-    errors += _annotations(annotations, spec, f"{path}.annotations")
-    errors += validate_spec(spec, f"{path}.spec")
+    return errors + _annotations(annotations, spec, f"{path}.annotations")
+
+
+def validate_template(template: Obj, path: str) -> list[FieldError]:
+    spec = template.get("spec") or {}
+    errors = validate_template_metadata(template, path) + validate_spec(spec, f"{path}.spec")
     if spec.get("ephemeralContainers"):
         why = "ephemeral containers not allowed in pod template"
         errors.append(forbidden_field(f"{path}.spec.ephemeralContainers", why))

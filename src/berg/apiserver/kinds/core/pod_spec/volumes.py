@@ -54,7 +54,8 @@ def _ephemeral(body: Obj, path: str) -> list[FieldError]:
     errors += validate_labels(metadata.get("labels"), f"{at}.metadata.labels")
     for key in metadata:
         if key not in ("labels", "annotations") and metadata[key] is not None:
-            errors.append(forbidden_field(f"{at}.metadata.{key}", "cannot be set"))
+            shown = "uID" if key == "uid" else key  # from Go's name
+            errors.append(forbidden_field(f"{at}.metadata.{shown}", "cannot be set"))
     return errors + validate_claim_spec(template.get("spec") or {}, f"{at}.spec")
 
 

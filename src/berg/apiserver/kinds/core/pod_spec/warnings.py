@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from berg.apiserver.kinds import addresses
+from berg.apiserver.kinds.core.pod_spec.app_armor import app_armor_annotation
 from berg.apiserver.kinds.core.pod_spec.overlaps import overlapping_files
+from berg.apiserver.kinds.deprecated_labels import LABELS, in_term
 from berg.machinery import quantity
 from berg.machinery.status import Obj
 
@@ -19,17 +21,7 @@ _ANNOTATIONS = {
     "security.alpha.kubernetes.io/sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
     "security.alpha.kubernetes.io/unsafe-sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
 }
-_LABELS = {
-    "beta.kubernetes.io/arch": 'deprecated since v1.14; use "kubernetes.io/arch" instead',
-    "beta.kubernetes.io/os": 'deprecated since v1.14; use "kubernetes.io/os" instead',
-    "failure-domain.beta.kubernetes.io/region": ('deprecated since v1.17; use "topology.kubernetes.io/region" instead'),
-    "failure-domain.beta.kubernetes.io/zone": 'deprecated since v1.17; use "topology.kubernetes.io/zone" instead',
-    "beta.kubernetes.io/instance-type": 'deprecated since v1.17; use "node.kubernetes.io/instance-type" instead',
-    "app.kubernetes.io/created-by": "deprecated since v1.9",
-    "scheduler.alpha.kubernetes.io/preferAvoidPods": "deprecated since v1.22; use Taints and Tolerations instead",
-    "node-role.kubernetes.io/master": 'use "node-role.kubernetes.io/control-plane" instead',
-}
-_VOLUMES = {
+VOLUMES = {
     "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
     "gitRepo": "deprecated in v1.11, and disabled by default in v1.33+",
     "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
@@ -40,7 +32,7 @@ _VOLUMES = {
     "cephfs": "deprecated in v1.28, non-functional in v1.31+",
     "rbd": "deprecated in v1.28, non-functional in v1.31+",
 }
-_SHOWN = {"storageos": "storageOS"}
+SHOWN = {"storageos": "storageOS"}
 _SECCOMP = "seccomp.security.alpha.kubernetes.io/pod"
 _SECCOMP_CONTAINER = "container.seccomp.security.alpha.kubernetes.io/"
 _USE_FIELD = 'non-functional in v1.27+; use the "seccompProfile" field instead'
@@ -64,9 +56,9 @@ def _warnings(pod: Obj, path: str) -> Iterator[str]:
         if key in annotations:
             yield f"{path}metadata.annotations[{key}]: {why}"
     for i, volume in enumerate(spec.get("volumes") or ()):
-        for key, why in _VOLUMES.items():
+        for key, why in VOLUMES.items():
             if volume.get(key) is not None:
-                yield f"{at}.volumes[{i}].{_SHOWN.get(key, key)}: {why}"
+                yield f"{at}.volumes[{i}].{SHOWN.get(key, key)}: {why}"
         if claim := (volume.get("ephemeral") or {}).get("volumeClaimTemplate"):
             from berg.apiserver.kinds.core.volume_validation import claim_spec_warnings
 
@@ -87,6 +79,8 @@ def _warnings(pod: Obj, path: str) -> Iterator[str]:
         key = _SECCOMP_CONTAINER + (container.get("name") or "")
         if key in annotations and not (container.get("securityContext") or {}).get("seccompProfile"):
             yield f"{path}metadata.annotations[{key}]: {_USE_FIELD}"
+        if path:  # a pod's own are told when they become fields
+            yield from app_armor_annotation(container, annotations, security.get("appArmorProfile"), path)
         resources = container.get("resources") or {}
         for kind in ("limits", "requests"):
             yield from _fractions(resources.get(kind), f"{where}.resources.{kind}")
@@ -109,30 +103,23 @@ def _containers(spec: Obj, at: str) -> Iterator[tuple[Obj, str]]:
 
 def _node_labels(spec: Obj, at: str) -> Iterator[str]:
     for key in spec.get("nodeSelector") or ():
-        if key in _LABELS:
-            yield f"{at}.nodeSelector[{key}]: {_LABELS[key]}"
+        if key in LABELS:
+            yield f"{at}.nodeSelector[{key}]: {LABELS[key]}"
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     needed = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     terms = f"{at}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
     for i, term in enumerate(needed.get("nodeSelectorTerms") or ()):
-        yield from _term(term, f"{terms}[{i}]")
+        yield from in_term(term, f"{terms}[{i}]")
     preferred = "preferredDuringSchedulingIgnoredDuringExecution"
     for i, term in enumerate(affinity.get(preferred) or ()):
         where = f"{at}.affinity.nodeAffinity.{preferred}[{i}].preference"
-        yield from _term(term.get("preference") or {}, where)
+        yield from in_term(term.get("preference") or {}, where, values=True)
     for i, constraint in enumerate(spec.get("topologySpreadConstraints") or ()):
         where, key = f"{at}.topologySpreadConstraints[{i}]", constraint.get("topologyKey")
-        if key in _LABELS:
-            yield f"{where}.topologyKey: {key} is {_LABELS[key]}"
+        if key in LABELS:
+            yield f"{where}.topologyKey: {key} is {LABELS[key]}"
         if constraint.get("labelSelector") is None:
             yield f"{where}.labelSelector: {_NO_POD}"
-
-
-def _term(term: Obj, at: str) -> Iterator[str]:
-    for i, e in enumerate(term.get("matchExpressions") or ()):
-        key = e.get("key")
-        if key in _LABELS:
-            yield f"{at}.matchExpressions[{i}].key: {key} is {_LABELS[key]}"
 
 
 def _doubled(spec: Obj, key: str, field: str, at: str) -> Iterator[str]:
@@ -165,6 +152,10 @@ def _ports(containers: list[tuple[Obj, str]]) -> Iterator[str]:
     ports = [(p, f"{at}.ports[{i}]") for c, at in containers for i, p in enumerate(c.get("ports") or ())]
     for n, (port, at) in enumerate(ports):
         ip, number = port.get("hostIP") or "", port.get("hostPort") or 0
+        if ip and not number:
+            shown = f"{{Name:{port.get('name') or ''} HostPort:0 ContainerPort:{port.get('containerPort') or 0} "
+            shown += f"Protocol:{port.get('protocol') or ''} HostIP:{ip}}}"
+            yield f"{at}: hostIP set without hostPort: {shown}"
         for other, where in ports[:n]:
             if any(port.get(k) != other.get(k) for k in ("containerPort", "protocol")):
                 continue
