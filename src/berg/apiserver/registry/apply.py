@@ -29,14 +29,11 @@ async def apply(request: Request, call: Call, view: View, options: WriteOptions)
     type_ = registry.type_of(resource)
     if type_ is None:
         raise status.internal_error(f"no schema of {resource.kind} to apply with")
+    shown = view.kind(resource)
+    if (applied.get("kind"), applied.get("apiVersion")) != (shown.kind, shown.api_version):
+        raise status.bad_request(f"invalid object type: {machinery.shown_kind(applied)}")
     if not view.identity:
         applied = _as_object(call, view, applied)
-    version = applied.get("apiVersion") or ""
-    if version != resource.api_version:
-        raise status.bad_request(
-            f"Incorrect version specified in apply patch. Specified patch version: {version}, expected: "
-            f"{resource.api_version}"
-        )
     encoded = orjson.dumps(applied)
     now = call.context.clock.now()
 
@@ -89,9 +86,12 @@ def _parse(request: Request, mode: str) -> tuple[Obj, list[str]]:
         else:
             parsed, faults = yaml_codec.loads_strict(request.body)
     except ValueError as e:
-        raise status.bad_request(f"error decoding YAML: {e}") from None
+        raise status.bad_request(f"error decoding YAML: error converting YAML to JSON: {e}") from None
+    if parsed is None:
+        return {}, faults
     if not isinstance(parsed, dict):
-        raise status.bad_request(f"error decoding YAML: cannot unmarshal {type(parsed).__name__} into an object")
+        why = f"json: cannot unmarshal {decoding.go_kind(parsed)} into Go value of type map[string]interface {{}}"
+        raise status.bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")
     return parsed, faults
 
 

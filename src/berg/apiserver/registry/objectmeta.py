@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 MAX_ANNOTATIONS_BYTES = 256 * 1024
+MAX_MANAGER_BYTES, MAX_SUBRESOURCE_BYTES = 128, 256
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _random = random.SystemRandom()
 
@@ -81,6 +83,27 @@ def validate(registry: Registry, obj: Obj) -> list[FieldError]:
     return errors
 
 
+def validate_embedded(meta: Obj) -> list[FieldError]:
+    """Of an object that stands in another one."""
+    errors: list[FieldError] = []
+    for field in ("generateName", "name"):
+        text = meta.get(field) or ""
+        errors += [status.invalid_value(f"metadata.{field}", text, m) for m in names.path_segment(text) if text]
+    if namespace := meta.get("namespace"):
+        errors += [status.invalid_value("metadata.namespace", namespace, m) for m in names.dns1123_label(namespace)]
+    if (generation := meta.get("generation") or 0) < 0:
+        errors.append(status.invalid_value("metadata.generation", generation, "must be greater than or equal to 0"))
+    errors += _validate_maps(meta) + _validate_finalizers(meta.get("finalizers") or [], None)
+    for i, fields in enumerate(meta.get("managedFields") or ()):
+        operation, kind = fields.get("operation") or "", fields.get("fieldsType") or ""
+        at = f"metadata.managedFields[{i}]"
+        if operation not in ("Apply", "Update"):
+            errors.append(status.invalid_value(f"{at}.operation", operation, "must be `Apply` or `Update`"))
+        if kind not in ("", "FieldsV1"):
+            errors.append(status.invalid_value(f"{at}.fieldsType", kind, "must be `FieldsV1`"))
+    return errors
+
+
 def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
     """What may never change, and what must stay well-formed."""
     meta, old_meta = obj["metadata"], old["metadata"]
@@ -94,7 +117,7 @@ def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
 def changes(obj: Obj, old: Obj) -> list[FieldError]:
     """What may never change, and once more what labels and owners say."""
     meta, old_meta = obj["metadata"], old["metadata"]
-    errors: list[FieldError] = []
+    errors = _validate_managers(meta.get("managedFields") or ())
     if old_meta.get("deletionTimestamp"):
         added = sorted(set(meta.get("finalizers") or ()) - set(old_meta.get("finalizers") or ()))
         if added:
@@ -120,6 +143,29 @@ def _is_key(key: str) -> bool:
 @lru_cache(maxsize=4096)
 def _is_value(value: str) -> bool:
     return not names.label_value(value)
+
+
+def _validate_managers(entries: Iterable[Obj]) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for i, entry in enumerate(entries):
+        manager, path = entry.get("manager") or "", f"metadata.managedFields[{i}]"
+        if len(manager) > 32 or not manager.isprintable():
+            errors += manager_errors(f"{path}.manager", manager)
+        if len(entry.get("subresource") or "") > MAX_SUBRESOURCE_BYTES:
+            errors.append(status.too_long(f"{path}.subresource", "", MAX_SUBRESOURCE_BYTES))
+    return errors
+
+
+def manager_errors(path: str, manager: str) -> list[FieldError]:
+    """What is wrong with the name of a field manager."""
+    errors: list[FieldError] = []
+    if len(manager.encode()) > MAX_MANAGER_BYTES:
+        errors.append(status.too_long(path, manager, MAX_MANAGER_BYTES))
+    fault = next(((i, c) for i, c in enumerate(manager) if not c.isprintable()), None)
+    if fault is not None:
+        why = f"invalid character U+{ord(fault[1]):04X} (at position {len(manager[: fault[0]].encode())})"
+        errors.append(status.invalid_value(path, manager, why))
+    return errors
 
 
 def _validate_maps(meta: Obj) -> list[FieldError]:
@@ -173,11 +219,12 @@ _STANDARD_FINALIZERS = ("kubernetes", ORPHAN, FOREGROUND)
 _OTHER_APIS = ("apiextensions.k8s.io", "apiregistration.k8s.io")
 
 
-def _validate_finalizers(finalizers: list[str], registry: Registry) -> list[FieldError]:
+def _validate_finalizers(finalizers: list[str], registry: Registry | None) -> list[FieldError]:
+    """`registry`: None for what has none."""
     errors = []
     for finalizer in finalizers:
         errors += [status.invalid_value("metadata.finalizers", finalizer, m) for m in names.qualified_name(finalizer)]
-    if finalizers and not registry.custom and registry.storage.group not in _OTHER_APIS:
+    if finalizers and registry is not None and not registry.custom and registry.storage.group not in _OTHER_APIS:
         for i, finalizer in enumerate(finalizers):
             if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
                 why = "name is neither a standard finalizer name nor is it fully qualified"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from berg.apiserver.http.message import Request
 from berg.apiserver.registry.decoding import IGNORE, STRICT, WARN
+from berg.apiserver.registry.objectmeta import manager_errors
 from berg.apiserver.requestinfo import is_true
 from berg.machinery import fields, labels, status
 from berg.machinery.quoting import quote
@@ -52,12 +53,7 @@ def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteO
             errors.append(status.forbidden_field("force", "may not be specified for non-apply patch"))
     if apply and not manager:
         errors.append(status.required("fieldManager", "is required for apply patch"))
-    if len(manager.encode()) > 128:
-        errors.append(status.too_long("fieldManager", manager, 128))
-    fault = next(((i, c) for i, c in enumerate(manager) if not c.isprintable()), None)
-    if fault is not None:
-        why = f"invalid character U+{ord(fault[1]):04X} (at position {len(manager[: fault[0]].encode())})"
-        errors.append(status.invalid_value("fieldManager", manager, why))
+    errors += manager_errors("fieldManager", manager)
     dry_run = query.get("dryRun") or []
     errors += invalid_dry_run(dry_run)
     mode = request.arg("fieldValidation") or WARN

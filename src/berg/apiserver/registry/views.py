@@ -125,7 +125,7 @@ class Scale(View):
         replicas = (given.get("spec") or {}).get("replicas", 0)
         if not isinstance(replicas, int) or replicas < 0:
             error = status.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
-            raise status.invalid("autoscaling", "Scale", current["metadata"]["name"], [error])
+            raise status.invalid("autoscaling", "Scale", current["metadata"].get("name", ""), [error])
         if meta.get("uid"):
             current["metadata"]["uid"] = meta["uid"]
         current["metadata"]["resourceVersion"] = meta.get("resourceVersion", "")

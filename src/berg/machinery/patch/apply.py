@@ -156,11 +156,10 @@ def apply(
         if conflicts:
             raise conflict_error(conflicts) from None
         merged = _apply(owners, old, applied, who, api_version, True, type, exclude, convert)
-    if merged != old:
-        if who in owners:
-            owners[who].time = rfc3339(now)
-        if manager == "kubectl":
-            merged = _refresh_last_applied(merged, applied)
+    if manager == "kubectl":
+        merged = _refresh_last_applied(merged, applied)
+    if merged != old and who in owners:
+        owners[who].time = rfc3339(now)
     return _with_managed(merged, managed.write(owners))
 
 
@@ -210,14 +209,18 @@ def _owners(before: Any, asked: Any, *, trusted: bool) -> tuple[Managed, bool]:
         if managed.is_reset(asked):
             return {}, True
         try:
-            if (given := managed.read(asked)) and asked != before:
-                return given, True
+            if (given := managed.read(asked)) and asked != before and _are_sets(given):
+                return {who: e for who, e in given.items() if e.fields}, True
         except managed.BadManagedFields:
             pass
     try:
         return managed.read(before), False
     except managed.BadManagedFields:
         return {}, False
+
+
+def _are_sets(given: Managed) -> bool:
+    return all(fieldset.is_set(entry.fields) for entry in given.values())
 
 
 def _reset_set(reset: Iterable[tuple[str, ...]]) -> FieldSet:
@@ -404,14 +407,19 @@ def _unfit(type_: TypeDef, stored: Obj) -> str:
 
 
 def shown_kind(obj: Obj) -> str:
-    group, _, version = obj.get("apiVersion", "").rpartition("/")
-    return f"{group}/{version}, Kind={obj.get('kind', '')}"
+    group, _, version = _text(obj.get("apiVersion")).rpartition("/")
+    return f"{group}/{version}, Kind={_text(obj.get('kind'))}"
 
 
 def shown_name(obj: Obj) -> str:
     """How messages name an object: `default/a; apps/v1, Kind=Deployment`."""
-    metadata = obj.get("metadata") or {}
-    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {shown_kind(obj)}"
+    metadata = obj.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    return f"{_text(metadata.get('namespace'))}/{_text(metadata.get('name'))}; {shown_kind(obj)}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 # ---- coming from kubectl's client-side apply ------------------------------------------------------------
@@ -444,7 +452,7 @@ def _refresh_last_applied(merged: Obj, applied: Obj) -> Obj:
     config = json.clone(applied)
     own = (config.get("metadata") or {}).get("annotations") or {}
     own.pop(LAST_APPLIED, None)
-    fresh = {**annotations, LAST_APPLIED: json.dumps(config).decode() + "\n"}
+    fresh = {**annotations, LAST_APPLIED: json.in_order(config).decode() + "\n"}
     if sum(len(k.encode()) + len(str(v).encode()) for k, v in fresh.items()) > _ANNOTATIONS_LIMIT:
         del fresh[LAST_APPLIED]
     return {**merged, "metadata": {**metadata, "annotations": fresh}}

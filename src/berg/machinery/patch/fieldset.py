@@ -27,6 +27,13 @@ Path = tuple[str, ...]
 EMPTY: FieldSet = {}
 
 
+def is_set(value: Any) -> bool:
+    """Whether a client's JSON is one: nothing but path elements, and sets below them."""
+    return isinstance(value, dict) and all(
+        (element == "." or element[1:2] == ":") and is_set(below) for element, below in value.items()
+    )
+
+
 def union(a: FieldSet, b: FieldSet) -> FieldSet:
     if not b or a is b:
         return a
