@@ -1,6 +1,6 @@
 """Feature gates: which features a component has, in which stage they are, and whether they are on.
 
-    parse(["kube:WatchList=false", …]) → {"WatchList": False} → FeatureGates(…) → enabled("WatchList")
+    parse(["kube:WatchList=false", …]) → {"WatchList": False} → FeatureGates(…).enabled(…)
 
 `data/features.json` (written by `tools/build_features.py`) has one gate a row: `name: [stage, default, locked, [gates
 it depends on]]`. Every component knows every gate, as upstream; what a gate does here stands in
@@ -20,6 +20,24 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _GROUPS = {"AllAlpha": "ALPHA", "AllBeta": "BETA"}
+HEEDED = frozenset(
+    {
+        "APIServerIdentity",
+        "CBORServingAndStorage",
+        "ClusterTrustBundle",
+        "ConstrainedImpersonation",
+        "CoordinatedLeaderElection",
+        "CrossNamespaceVolumeDataSource",
+        "HPAScaleToZero",
+        "MaxUnavailableStatefulSet",
+        "PodCertificateRequest",
+        "PodLogsQuerySplitStreams",
+        "StorageVersionAPI",
+        "StorageVersionMigrator",
+    }
+)
+"""gates that change something here. The others are known and checked, and what they stand for is as it is by
+default."""
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
@@ -98,7 +116,9 @@ def _resolve(given: Mapping[str, bool]) -> dict[str, bool]:
             errors.append(f"cannot set feature gate {name} to {shown}, feature is locked to {str(default).lower()}")
             continue
         found[name] = on
-        if stage in ("", "DEPRECATED"):
+        if on != default and name not in HEEDED and name not in _GROUPS:
+            log.warning("feature gate %s=%s changes nothing here", name, shown)
+        elif stage in ("", "DEPRECATED"):
             what = stage.lower() or "GA"
             log.warning("setting %s feature gate %s=%s. It will be removed in a future release.", what, name, shown)
     for group, stage in _GROUPS.items():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from berg.machinery.features import FeatureError, FeatureGates, parse
+import berg
+from berg.machinery.features import HEEDED, FeatureError, FeatureGates, parse
 
 
 def test_what_is_on_by_default_and_what_was_asked_for() -> None:
@@ -67,8 +71,24 @@ def test_all_beta_leaves_alone_what_was_named_and_what_is_stable() -> None:
 
 
 def test_a_stable_gate_may_still_be_set_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    assert not FeatureGates({"MutatingAdmissionPolicy": False}).enabled("MutatingAdmissionPolicy")
-    assert "setting GA feature gate MutatingAdmissionPolicy=false" in caplog.text
+    assert not FeatureGates({"StorageVersionMigrator": False}).enabled("StorageVersionMigrator")
+    assert "setting GA feature gate StorageVersionMigrator=false" in caplog.text
+
+
+def test_what_changes_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    FeatureGates({"MutatingAdmissionPolicy": False, "OpenAPIEnums": True})
+    assert caplog.messages == ["feature gate MutatingAdmissionPolicy=false changes nothing here"]
+
+
+def test_it_is_known_what_changes_something() -> None:
+    from berg.apiserver import server
+    from berg.apiserver.hooks import gated_roles
+    from berg.controllers import manager
+
+    found = {gate for *_, gate in server.HOOKS if gate} | set(manager.GATES.values()) | set(gated_roles.NODE_RULES)
+    for file in Path(berg.__file__).parent.rglob("*.py"):
+        found |= set(re.findall(r"enabled\(\s*\"(\w+)\"", file.read_text()))
+    assert found == HEEDED
 
 
 def test_metric() -> None:

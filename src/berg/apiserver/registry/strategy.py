@@ -19,6 +19,7 @@ from typing import Any
 
 from berg.machinery import names
 from berg.machinery.clock import Clock, RealClock
+from berg.machinery.features import FeatureGates
 from berg.machinery.resources import Resource
 from berg.machinery.status import FieldError, Obj
 
@@ -41,6 +42,12 @@ class Context:
     """`berg.apiserver.registry.services.Services`: allocators, other resources' registries"""
     verb: str = "update"
     """what was authorized: an update may have come as a patch"""
+
+    def enabled(self, gate: str) -> bool:
+        """Whether a feature is on."""
+        features = FeatureGates() if self.services is None else self.services.features
+        on: bool = features.enabled(gate)
+        return on
 
 
 @dataclass(slots=True, frozen=True)

@@ -26,7 +26,7 @@ async def handle(request: Request, registry: Registry, resource: Resource) -> Re
     info: RequestInfo = request.info
     if info.verb != "get":
         raise status.method_not_supported("", "pods/log", info.verb)
-    query = _query(request)
+    query = _query(request, registry.services.features.enabled("PodLogsQuerySplitStreams"))
     handshake = handshake_for_reader(request.method, request.headers) if is_websocket(request.headers) else None
     pod = (await registry.entry(info.namespace, info.name)).obj
     container = choose(pod, request.arg("container"))
@@ -82,8 +82,9 @@ def _fault(code: int, text: str) -> ApiError:
     return status.internal_error(text)
 
 
-def _query(request: Request) -> list[tuple[str, str]]:
-    """The options, checked. Source: kubernetes pkg/apis/core/validation, ValidatePodLogOptions."""
+def _query(request: Request, split: bool) -> list[tuple[str, str]]:
+    """The options, checked; `split`: one of the two streams may be asked for.
+    Source: kubernetes pkg/apis/core/validation, ValidatePodLogOptions."""
     given: Obj = {k: v[0] for k, v in request.query.items()}
     errors: list[FieldError] = []
     query: list[tuple[str, str]] = []
@@ -104,10 +105,15 @@ def _query(request: Request) -> list[tuple[str, str]]:
         if given.get("sinceSeconds"):
             errors.append(status.forbidden_field("", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
         query.append(("sinceTime", given["sinceTime"]))
-    stream = given.get("stream")
-    if stream and stream not in ("All", "Stdout", "Stderr"):
+    stream = given.get("stream") or "All"
+    if "stream" in given and not split:
+        errors.append(status.forbidden_field("stream", "may not be specified"))
+    elif stream not in ("All", "Stdout", "Stderr"):
         errors.append(status.not_supported("stream", stream, ["All", "Stderr", "Stdout"]))
-    if stream in ("Stdout", "Stderr"):
+    if split and stream != "All":
+        if given.get("tailLines"):
+            why = "`tailLines` and specific `stream` are mutually exclusive for now"
+            errors.append(status.forbidden_field("", why))
         query.append(("stream", stream))
     if errors:
         raise status.invalid("", "PodLogOptions", request.info.name, errors)

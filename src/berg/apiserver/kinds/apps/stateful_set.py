@@ -59,15 +59,15 @@ class StatefulSetStrategy(WorkloadStrategy):
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         super().prepare_for_create(ctx, obj)
-        self._drop_disabled(obj)
+        self._drop_disabled(ctx, obj)
 
     def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         if "maxUnavailable" not in (_rolling(old) or {}):
-            self._drop_disabled(obj)
+            self._drop_disabled(ctx, obj)
 
-    def _drop_disabled(self, obj: Obj) -> None:
+    def _drop_disabled(self, ctx: Context, obj: Obj) -> None:
         """maxUnavailable waits for its feature gate, off by default."""
-        if rolling := _rolling(obj):
+        if not ctx.enabled("MaxUnavailableStatefulSet") and (rolling := _rolling(obj)):
             rolling.pop("maxUnavailable", None)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:

@@ -117,12 +117,12 @@ class HorizontalPodAutoscalerStrategy(Strategy):
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.autoscaling.validation import validate_autoscaler
 
-        return validate_autoscaler(obj)
+        return validate_autoscaler(obj, zero=ctx.enabled("HPAScaleToZero"))
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.autoscaling.validation import validate_autoscaler
 
-        return validate_autoscaler(obj, old)
+        return validate_autoscaler(obj, old, zero=ctx.enabled("HPAScaleToZero"))
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds import checks

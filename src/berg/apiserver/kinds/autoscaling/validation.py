@@ -28,11 +28,12 @@ _MAX_PERIOD_S = 1800
 _MAX_STABILIZATION_S = 3600
 
 
-def validate_autoscaler(obj: Obj, old: Obj | None = None) -> list[FieldError]:
+def validate_autoscaler(obj: Obj, old: Obj | None = None, *, zero: bool = False) -> list[FieldError]:
+    """`zero`: there may be no replicas at all, when a metric of something else says that they are needed."""
     spec, before = obj.get("spec") or {}, (old or {}).get("spec") or {}
     least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
     errors: list[FieldError] = []
-    lowest = 0 if before.get("minReplicas") == 0 else 1
+    lowest = 0 if zero or before.get("minReplicas") == 0 else 1
     if least is not None and least < lowest:
         errors.append(invalid_value("spec.minReplicas", least, f"must be greater than or equal to {lowest}"))
     if most == 0:
@@ -47,6 +48,9 @@ def validate_autoscaler(obj: Obj, old: Obj | None = None) -> list[FieldError]:
     errors += _reference(target, "spec.scaleTargetRef", grouped=grouped)
     for i, metric in enumerate(spec.get("metrics") or ()):
         errors += _metric(metric, f"spec.metrics[{i}]")
+    if least == 0 and not any(m.get("type") in ("Object", "External") for m in spec.get("metrics") or ()):
+        why = "must specify at least one Object or External metric to support scaling to zero replicas"
+        errors.append(forbidden_field("spec.metrics", why))
     behavior = spec.get("behavior") or {}
     for key in ("scaleUp", "scaleDown"):
         if behavior.get(key) is not None:

@@ -50,7 +50,7 @@ class LeaseStrategy(Strategy):
 
 def _drop_coordination(ctx: Context, spec: Obj, before: Obj) -> None:
     """What only coordinated leader election knows is not stored without it, but stays where it is."""
-    if ctx.services is not None and not ctx.services.features.enabled("CoordinatedLeaderElection"):
+    if not ctx.enabled("CoordinatedLeaderElection"):
         for key in ("strategy", "preferredHolder"):
             if before.get(key) is None:
                 spec.pop(key, None)

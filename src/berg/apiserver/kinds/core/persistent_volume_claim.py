@@ -54,10 +54,10 @@ class PersistentVolumeClaimStrategy(Strategy):
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         obj["status"] = {"phase": "Pending"}
-        _data_source(obj["spec"], None)
+        _data_source(obj["spec"], None, ctx.enabled("CrossNamespaceVolumeDataSource"))
 
     def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
-        _data_source(obj["spec"], old.get("spec") or {})
+        _data_source(obj["spec"], old.get("spec") or {}, ctx.enabled("CrossNamespaceVolumeDataSource"))
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.core.volume_validation import validate_claim
@@ -88,11 +88,12 @@ class PersistentVolumeClaimStrategy(Strategy):
 _SOURCES = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
 
 
-def _data_source(spec: Obj, before: Obj | None) -> None:
+def _data_source(spec: Obj, before: Obj | None, crossing: bool) -> None:
     """`dataSource` and `dataSourceRef` say the same unless the latter names another namespace. Sources that only
     the latter can name are silently dropped from the former, as ever."""
     source, ref = spec.get("dataSource"), spec.get("dataSourceRef")
-    if ref and ref.get("namespace") and not ((before or {}).get("dataSourceRef") or {}).get("namespace"):
+    crossed = ((before or {}).get("dataSourceRef") or {}).get("namespace")
+    if ref and ref.get("namespace") and not crossing and not crossed:
         ref = spec.pop("dataSourceRef") and None  # claims that reach into other namespaces wait for their feature gate
     in_use = bool(before and (before.get("dataSource") or before.get("dataSourceRef")))
     if source and not ref and not in_use and ((source.get("apiGroup") or "", source.get("kind")) not in _SOURCES):
