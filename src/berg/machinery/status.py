@@ -115,7 +115,8 @@ def forbidden_field(path: str, detail: str) -> FieldError:
 
 
 def too_long(path: str, value: Any, limit: int) -> FieldError:
-    return FieldError("FieldValueTooLong", path, value, f"may not be more than {limit} bytes" if limit >= 0 else "")
+    unit = "byte" if limit == 1 else "bytes"
+    return FieldError("FieldValueTooLong", path, value, f"may not be more than {limit} {unit}" if limit >= 0 else "")
 
 
 def too_many(path: str, count: int, limit: int) -> FieldError:

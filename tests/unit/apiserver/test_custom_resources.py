@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from berg.apiserver.crd import list_types
 from berg.apiserver.crd.columns import BadPath, compile_path
 from berg.apiserver.crd.ratcheting import made_now
 from berg.apiserver.crd.rules import compile_rules
@@ -88,8 +89,9 @@ async def test_refusals(served: Served) -> None:
     code, refused = await served.ask("POST", TABS, {"metadata": {"name": "a"}, "spec": {"replicas": "x"}})
     assert code == 422
     assert [(c["field"], c["message"]) for c in refused["details"]["causes"]] == [
-        ("spec.cronSpec", "Required value"),
         ("spec.replicas", 'Invalid value: "string": spec.replicas in body must be of type integer: "string"'),
+        ("spec.cronSpec", "Required value"),
+        (".spec.replicas", "Invalid value: 0: .spec.replicas accessor error: x is of the type string, expected int64"),
         (
             "<nil>",
             "Invalid value: null: some validation rules were not checked because the object was invalid; correct the "
@@ -208,6 +210,7 @@ async def test_definitions_that_are_refused(served: Served, change: Any, fault: 
 def faults(schema: dict[str, Any], value: Any) -> list[str]:
     errors: list[Any] = []
     compile_schema(schema)("a", value, errors)
+    errors += list_types.faults(value, schema, "a")
     return [str(e) for e in errors]
 
 
@@ -216,7 +219,7 @@ def faults(schema: dict[str, Any], value: Any) -> list[str]:
     [
         ({"type": "integer", "minimum": 1}, 0, ["a: Invalid value: 0: a in body should be greater than or equal to 1"]),
         ({"type": "string", "enum": ["x", "y"]}, "z", ['a: Unsupported value: "z": supported values: "x", "y"']),
-        ({"type": "string", "maxLength": 1}, "zz", ["a: Too long: may not be more than 1 bytes"]),
+        ({"type": "string", "maxLength": 1}, "zz", ["a: Too long: may not be more than 1 byte"]),
         ({"type": "array", "maxItems": 1}, [1, 2], ["a: Too many: 2: must have at most 1 items"]),
         ({"type": "string", "nullable": True}, None, []),
         ({"type": "string"}, None, ['a: Invalid value: "null": a in body must be of type string: "null"']),

@@ -13,6 +13,7 @@ import orjson
 
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column
+from berg.machinery.clock import parse_rfc3339, rfc3339
 from berg.machinery.status import Obj
 
 _STEP = re.compile(r"\.\.?([\w\-\\./]*?[\w\-])(?=[.\[]|$)|\[(\d+|\*|-\d+)\]|\['([^']+)'\]|\[\?\(@\.?([^)]*)\)\]|\.(\*)")
@@ -132,14 +133,14 @@ def _cell(path: Callable[[Obj], list[Any]], type_: str) -> Callable[[Obj], Any]:
     def value(obj: Obj) -> Any:
         found = path(obj)
         if not found or found[0] is None:
-            return None
-        return _convert(found, type_)
+            return "<no value>" if found and type_ == "string" else None
+        return _convert(found[0], type_)
 
     return value
 
 
-def _convert(found: list[Any], type_: str) -> Any:
-    first = found[0]
+def _convert(first: Any, type_: str) -> Any:
+    """Of several values the first is shown."""
     match type_:
         case "integer":
             return int(first) if isinstance(first, (int, float)) and not isinstance(first, bool) else None
@@ -148,10 +149,17 @@ def _convert(found: list[Any], type_: str) -> Any:
         case "boolean":
             return first if isinstance(first, bool) else None
         case "date":
-            return cells.since(first) if isinstance(first, str) else None
-    if len(found) > 1:
-        return ",".join(_text(v) for v in found)
+            return _since(first) if isinstance(first, str) else None
     return _text(first)
+
+
+def _since(text: str) -> str:
+    if text == "null":
+        return "<unknown>"
+    try:
+        return cells.since(rfc3339(parse_rfc3339(text)))
+    except ValueError:
+        return "<invalid>"
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from berg.apiserver.crd import list_types
 from berg.apiserver.crd.values import below, compile_schema
 from berg.machinery import schema as typed
 from berg.machinery import status
@@ -41,6 +42,7 @@ def _default(schema: Obj, path: str, *, in_meta: bool) -> Iterator[FieldError]:
             yield status.invalid_value(path, value, "must not have unknown fields")
     errors: list[FieldError] = []
     compile_schema(schema)("", value, errors)
+    errors += list_types.faults(value, schema)
     yield from below(path, errors)
     if not errors and schema.get("x-kubernetes-validations"):
         yield from _ruled(schema, value, path)

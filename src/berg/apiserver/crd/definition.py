@@ -39,7 +39,7 @@ class DefinitionStrategy(Strategy):
         obj["status"] = {
             "storedVersions": stored[:1],
             "acceptedNames": {"plural": "", "kind": ""},
-            "conditions": [],
+            "conditions": None,
         }
 
     def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:

@@ -1,8 +1,8 @@
 """`x-kubernetes-validations`: CEL rules of a schema, asked at every value that their schema node describes.
 
-A rule that names `oldSelf` is asked only of updates, where there was a value before. A rule whose value has not
-changed is not asked again (ratcheting), unless it is about the change itself. All rules together have a budget: when
-it is spent, the object is refused, so that no rule and no object can hold up the server.
+A rule that names `oldSelf` is asked only of updates, where there was a value before. What another rule finds wrong
+with a value that has not changed is only warned of (ratcheting). All rules together have a budget: when it is spent,
+the object is refused, so that no rule and no object can hold up the server.
 
 Source: KEP-2876, k8s.io/apiextensions-apiserver pkg/apiserver/schema/cel.
 """
@@ -34,8 +34,6 @@ class _Node:
     items: _Node | None = None
     additional: _Node | None = None
     list_keys: tuple[str, ...] = ()
-    transitions: bool = False
-    """rules about changes are here or below"""
 
 
 @dataclass(slots=True)
@@ -65,18 +63,13 @@ class Rules:
     def __bool__(self) -> bool:
         return self._root is not None
 
-    def check(self, obj: Any, old: Any, *, only: str = "", at: str = "") -> list[FieldError]:
-        """`only`: the one property that was written (status); `at`: where the object stands."""
+    def check(self, obj: Any, old: Any, warnings: list[str] | None = None, *, at: str = "") -> list[FieldError]:
+        """`warnings`: where it is told what was wrong before and has not changed; `at`: where the object stands."""
         if self._root is None:
             return []
-        asking = _Asking()
+        asking = _Asking(warnings)
         try:
-            if only:
-                node = self._root.properties.get(only)
-                if node is not None and only in obj:
-                    asking.walk(node, only, obj[only], (old or {}).get(only, _MISSING))
-            else:
-                asking.walk(self._root, at, obj, old if old is not None else _MISSING)
+            asking.walk(self._root, at, obj, old if old is not None else _MISSING)
         except _Spent:
             pass
         return asking.errors
@@ -117,9 +110,7 @@ def _compile(schema: Obj, shape: Shape | None) -> _Node | None:
     if not (rules or properties or items or additional):
         return None
     keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())
-    below = [n for n in (*properties.values(), items, additional) if n is not None]
-    transitions = any(r.transition for r in rules) or any(n.transitions for n in below)
-    return _Node(schema.get("type", "object"), rules, properties, items, additional, keys, transitions)
+    return _Node(schema.get("type", "object"), rules, properties, items, additional, keys)
 
 
 def _rule(rule: Obj, shape: Shape) -> _Rule:
@@ -145,9 +136,10 @@ def _rule(rule: Obj, shape: Shape) -> _Rule:
 
 
 class _Asking:
-    def __init__(self) -> None:
+    def __init__(self, warnings: list[str] | None) -> None:
         from berg.machinery.cel.meter import PER_REQUEST
 
+        self.warnings = warnings if warnings is not None else []
         self.errors: list[FieldError] = []
         self.budget = PER_REQUEST
 
@@ -156,11 +148,8 @@ class _Asking:
         if value is None:
             return
         same = same or value == old
-        if same and not node.transitions:
-            return
         for rule in node.rules:
-            if rule.transition or not same:
-                self._ask(rule, node, path, value, old)
+            self._ask(rule, node, path, value, old, same)
         if isinstance(value, dict):
             for name, inner in value.items():
                 child = node.properties.get(name)
@@ -178,7 +167,7 @@ class _Asking:
     def _fault(self, path: str, node: _Node, why: str) -> None:
         self.errors.append(status.invalid_value(path, node.type, why))
 
-    def _ask(self, rule: _Rule, node: _Node, path: str, value: Any, old: Any) -> None:
+    def _ask(self, rule: _Rule, node: _Node, path: str, value: Any, old: Any, same: bool) -> None:
         from berg.machinery.cel import CostExceeded, EvaluationError
 
         variables = _variables(rule, value, old)
@@ -206,7 +195,11 @@ class _Asking:
             shown = f"{path}{rule.field_path}" if path else rule.field_path.removeprefix(".")
         message = self._message(rule, variables, shown, node)
         told = status.OMITTED if isinstance(value, dict | list) else value
-        self.errors.append(_refusal(rule.reason, shown, told, message))
+        refusal = _refusal(rule.reason, shown, told, message)
+        if same and not rule.transition:
+            self.warnings.append(str(refusal))
+        else:
+            self.errors.append(refusal)
 
     def _spend(self, cost: int, path: str, node: _Node) -> None:
         if cost > self.budget:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from berg.apiserver.crd import definition_rules
 from berg.apiserver.crd.definition import FINALIZER
+from berg.apiserver.crd.scale import CustomScale
 from berg.apiserver.registry import delete as deleting
 from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.registry import Registry
-from berg.apiserver.registry.views import Scale
 from berg.machinery import meta as metas
 from berg.machinery import schema
 from berg.machinery.resources import Resource, Subresource, resource
@@ -173,8 +173,9 @@ class CustomResources:
         def change(crd: Obj) -> None:
             state = crd.setdefault("status", {})
             state["acceptedNames"] = accepted
+            state["conditions"] = state.get("conditions") or []
             for condition in conditions:
-                metas.set_condition(state.setdefault("conditions", []), condition, now)
+                metas.set_condition(state["conditions"], condition, now)
 
         await modify(self._definitions, "", name, change)
 
@@ -297,7 +298,9 @@ class CustomResources:
 
         def change(crd: Obj) -> None:
             condition = {"type": "Terminating", "status": value, "reason": reason, "message": message}
-            metas.set_condition(crd.setdefault("status", {}).setdefault("conditions", []), condition, now)
+            state = crd.setdefault("status", {})
+            state["conditions"] = state.get("conditions") or []
+            metas.set_condition(state["conditions"], condition, now)
 
         await modify(self._definitions, "", name, change)
 
@@ -340,11 +343,9 @@ def _true(crd: Obj, type_: str) -> bool:
     return metas.condition_true(crd, type_)
 
 
-def _scale_view(version: Obj) -> Scale | None:
+def _scale_view(version: Obj) -> CustomScale | None:
     scale = (version.get("subresources") or {}).get("scale")
-    if scale is None:
-        return None
-    return Scale(scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
+    return None if scale is None else CustomScale(scale)
 
 
 def resources_of(crd: Obj) -> list[Resource]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from berg.apiserver.crd import columns, embedding, ratcheting, rules, values
+from berg.apiserver.crd import columns, embedding, list_types, ratcheting, rules, scale, values
 from berg.apiserver.crd.columns import BadPath, compile_path
 from berg.apiserver.registry.strategy import Context, Strategy
 from berg.machinery import names, status
@@ -29,6 +29,8 @@ class Version:
     scale: Obj | None
     embeds: bool
     """whether objects are embedded somewhere"""
+    lists: bool
+    """whether there are sets or maps among its lists"""
 
     @property
     def schema(self) -> Obj:
@@ -47,14 +49,21 @@ class Version:
             values.compile_schema(state),
             (version.get("subresources") or {}).get("scale"),
             embedding.embeds(schema),
+            list_types.declared(schema),
         )
 
     def embedded(self, obj: Obj) -> list[FieldError]:
         return list(embedding.faults(obj, self.schema)) if self.embeds else []
 
+    def doubled(self, obj: Obj, old: Obj | None = None) -> list[FieldError]:
+        """What stands twice in a set or a map; nothing when there was something before."""
+        found = list(list_types.faults(obj, self.schema)) if self.lists else []
+        return [] if found and old is not None and any(list_types.faults(old, self.schema)) else found
+
 
 class CustomStrategy(Strategy):
     allow_unconditional_update = False
+    status_metadata = ()
 
     def __init__(self, crd: Obj, versions: dict[str, Version]) -> None:
         spec = crd["spec"]
@@ -106,18 +115,18 @@ class CustomStrategy(Strategy):
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         version = self._version(obj)
-        errors = version.embedded(obj)
+        errors: list[FieldError] = []
         version.check("", obj, errors)
-        errors += _scale_faults(version.scale, obj)
-        return _with_rules(errors, version.rules, obj, None)
+        errors += list(scale.faults(version.scale, obj)) + version.embedded(obj) + version.doubled(obj)
+        return _with_rules(errors, version.rules, obj, None, ctx.warnings)
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         version = self._version(obj)
         errors: list[FieldError] = []
         version.check("", obj, errors)
-        errors = version.embedded(obj) + ratcheting.made_now(errors, obj, old, version.schema)
-        errors += _scale_faults(version.scale, obj)
-        return _with_rules(errors, version.rules, obj, old)
+        errors = ratcheting.made_now(errors, obj, old, version.schema)
+        errors += list(scale.faults(version.scale, obj)) + version.embedded(obj) + version.doubled(obj, old)
+        return _with_rules(errors, version.rules, obj, old, ctx.warnings)
 
     def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         version = self._version(obj)
@@ -126,7 +135,8 @@ class CustomStrategy(Strategy):
             version.status_check("", obj["status"], errors)
             state = (version.schema.get("properties") or {}).get("status") or {}
             errors = values.below("status", ratcheting.made_now(errors, obj["status"], old.get("status"), state))
-        return _with_rules(errors, version.rules, obj, old, only="status")
+        errors += [*scale.faults(version.scale, obj, spec=False), *version.doubled(obj, old)]
+        return _with_rules(errors, version.rules, obj, old, ctx.warnings)
 
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         found = []
@@ -154,7 +164,7 @@ _BLOCKING = frozenset(
 
 
 def _with_rules(
-    errors: list[FieldError], rules_: rules.Rules, obj: Obj, old: Obj | None, *, only: str = ""
+    errors: list[FieldError], rules_: rules.Rules, obj: Obj, old: Obj | None, warnings: list[str]
 ) -> list[FieldError]:
     """Rules are asked only of what is otherwise of the right types and sizes."""
     if not rules_:
@@ -165,18 +175,4 @@ def _with_rules(
             "complete validation"
         )
         return [*errors, status.invalid_value(values.NOWHERE, None, why)]
-    return errors + rules_.check(obj, old, only=only)
-
-
-def _scale_faults(scale: Obj | None, obj: Obj) -> list[FieldError]:
-    if not scale:
-        return []
-    at: Any = obj
-    for step in scale["specReplicasPath"].strip(".").split("."):
-        at = at.get(step) if isinstance(at, dict) else None
-    path = scale["specReplicasPath"]
-    if isinstance(at, int) and at < 0:
-        return [status.invalid_value(path, at, "should be a non-negative integer")]
-    if isinstance(at, int) and at > 2**31 - 1:
-        return [status.invalid_value(path, at, "should be less than or equal to 2147483647")]
-    return []
+    return errors + rules_.check(obj, old, warnings)

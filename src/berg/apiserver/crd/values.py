@@ -7,19 +7,14 @@ Source: k8s.io/kube-openapi pkg/validation/validate, k8s.io/apiextensions-apiser
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlparse
 
 import orjson
 
+from berg.apiserver.crd import formats
 from berg.machinery import regexp, status
-from berg.machinery.clock import parse_rfc3339
 from berg.machinery.status import FieldError, Obj
 
 Check = Callable[[str, Any, list[FieldError]], None]
@@ -32,26 +27,23 @@ def compile_schema(schema: Obj) -> Check:
     types = _types(schema)
     if types:
         checks.append(_type_check(types, schema))
-    if schema.get("enum") is not None:
-        checks.append(_enum(schema["enum"], nullable=bool(schema.get("nullable"))))
-    checks += _number_checks(schema) + _string_checks(schema) + _size_checks(schema)
-    if "properties" in schema or schema.get("required") or isinstance(schema.get("additionalProperties"), dict):
-        checks.append(_object(schema))
+    checks += _combinations(schema) + _string_checks(schema) + _number_checks(schema) + _size_checks(schema)
     if isinstance(schema.get("items"), dict):
         checks.append(_items(compile_schema(schema["items"])))
-    checks += _combinations(schema)
-    checks += _list_kinds(schema)
+    of_null = checks[:1] if types else []
+    if schema.get("enum") is not None:
+        checks.append(_enum(schema["enum"]))
+        of_null = [*of_null, checks[-1]]
+    if "properties" in schema or schema.get("required") or isinstance(schema.get("additionalProperties"), dict):
+        checks.append(_object(schema))
     if not checks:
         return _nothing
-    if len(checks) == 1:
+    if checks == of_null and len(checks) == 1:
         return checks[0]
 
     def every(path: str, value: Any, errors: list[FieldError]) -> None:
-        before = len(errors)
-        for i, check in enumerate(checks):
+        for check in checks if value is not None else of_null:
             check(path, value, errors)
-            if i == 0 and types and len(errors) > before:
-                return  # of the wrong type: nothing else is worth saying
 
     return every
 
@@ -99,15 +91,20 @@ def _is(value: Any, type_: str) -> bool:
         case "boolean":
             return isinstance(value, bool)
         case "integer":
-            return (isinstance(value, int) and not isinstance(value, bool)) or (
-                isinstance(value, float) and value.is_integer()
-            )
+            if isinstance(value, int) and not isinstance(value, bool):
+                return -_INT64 <= value < _INT64
+            return isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
         case "number":
             return isinstance(value, (int, float)) and not isinstance(value, bool)
     return True
 
 
+_INT64, _EXACT = 2**63, 2.0**53  # beyond the first a number is read as a float, beyond the second those are no integers
+
+
 def type_name(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and not -_INT64 <= value < _INT64:
+        return "number"
     names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
     return names.get(type(value), "null")
 
@@ -135,13 +132,12 @@ def _type_check(types: tuple[str, ...], schema: Obj) -> Check:
 # ---- scalars
 
 
-def _enum(values: list[Any], *, nullable: bool) -> Check:
+def _enum(values: list[Any]) -> Check:
+    """Null is never one of them."""
     shown = [v if isinstance(v, str) else orjson.dumps(v).decode() for v in values]
 
     def check(path: str, value: Any, errors: list[FieldError]) -> None:
-        if (value is None and nullable) or any(
-            v == value and isinstance(v, bool) == isinstance(value, bool) for v in values
-        ):
+        if value is not None and any(v == value and isinstance(v, bool) == isinstance(value, bool) for v in values):
             return
         errors.append(status.not_supported(_shown(path), value, shown))
 
@@ -171,11 +167,30 @@ def _number_checks(schema: Obj) -> list[Check]:
         else:
             checks.append(bound(high, lambda v: v > high, "less than or equal to"))
     if factor := schema.get("multipleOf"):
-        checks.append(bound(factor, lambda v: not float(v / factor).is_integer(), "a multiple of"))
+        checks.append(bound(factor, lambda v: not _divides(factor, v), "a multiple of"))
     if schema.get("format") in ("int32", "int64") and schema.get("type") in ("integer", "number"):
         limit = 2 ** (31 if schema["format"] == "int32" else 63)
         checks.append(_integer_format(limit, schema["format"]))
+    if schema.get("format") == "float" and schema.get("type") == "number":
+        checks.append(_float_format)
     return checks
+
+
+def _float_format(path: str, value: Any, errors: list[FieldError]) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > _FLOAT32:
+        text = f"Checked value must be of type number with format float in {path}"
+        errors.append(status.invalid_value(NOWHERE, "", text))
+
+
+_FLOAT32 = float.fromhex("0x1.fffffep127")
+
+
+def _divides(factor: float, value: float) -> bool:
+    if isinstance(value, int) and int(factor):
+        return value % int(factor) == 0
+    times = 1 / factor * value if factor < 1 else value / factor
+    near = round(times)
+    return abs(times) < _EXACT and (times == near or abs(times - near) < 1e-9 * abs(near))
 
 
 def _number(value: float) -> str:
@@ -218,7 +233,7 @@ def _string_checks(schema: Obj) -> list[Check]:
 
         checks.append(short_enough)
     name = schema.get("format")
-    known = _FORMATS.get(name or "")
+    known = formats.FORMATS.get(name or "")
     if known is not None and schema.get("type") == "string":
 
         def formatted(path: str, value: Any, errors: list[FieldError]) -> None:
@@ -236,55 +251,6 @@ def _pattern(text: str) -> Any:
         return regexp.compile(text)
     except ValueError:
         return regexp.compile("")
-
-
-def _parses(parse: Callable[[str], Any]) -> Callable[[str], bool]:
-    def check(text: str) -> bool:
-        try:
-            parse(text)
-        except (ValueError, binascii.Error):
-            return False
-        return True
-
-    return check
-
-
-def _date(text: str) -> None:
-    import datetime
-
-    datetime.date.fromisoformat(text)
-    if len(text) != 10:
-        raise ValueError(text)
-
-
-def _uri(text: str) -> None:
-    if not urlparse(text).scheme:
-        raise ValueError(text)
-
-
-_FORMATS: dict[str, Callable[[str], bool]] = {
-    "date-time": _parses(parse_rfc3339),
-    "datetime": _parses(parse_rfc3339),
-    "date": _parses(_date),
-    "uri": _parses(_uri),
-    "email": _parses(lambda t: None if re.fullmatch(r"[^@\s]+@[^@\s]+", t) else _fail(t)),
-    "hostname": _parses(lambda t: None if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", t) else _fail(t)),
-    "ipv4": _parses(ipaddress.IPv4Address),
-    "ipv6": _parses(ipaddress.IPv6Address),
-    "cidr": _parses(lambda t: ipaddress.ip_network(t, strict=False) if "/" in t else _fail(t)),
-    "mac": _parses(lambda t: None if re.fullmatch(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}", t) else _fail(t)),
-    "uuid": _parses(
-        lambda t: None if re.fullmatch(r"(?i)[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", t) else _fail(t)
-    ),
-    "byte": _parses(lambda t: base64.b64decode(t, validate=True)),
-    "duration": _parses(
-        lambda t: None if re.fullmatch(r"[+-]?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h|d|w))+|0", t) else _fail(t)
-    ),
-}
-
-
-def _fail(text: str) -> None:
-    raise ValueError(text)
 
 
 # ---- lists and objects
@@ -307,7 +273,7 @@ def _at_least(kind: type, low: int, what: str) -> Check:
     def check(path: str, value: Any, errors: list[FieldError]) -> None:
         if isinstance(value, kind) and len(value) < low:  # type: ignore[arg-type]
             text = f"{path} in body should have at least {low} {what}"
-            errors.append(status.invalid_value(_shown(path), len(value) if kind is list else value, text))  # type: ignore[arg-type]
+            errors.append(status.invalid_value(_shown(path), len(value), text))  # type: ignore[arg-type]
 
     return check
 
@@ -329,15 +295,15 @@ def _object(schema: Obj) -> Check:
     def check(path: str, value: Any, errors: list[FieldError]) -> None:
         if not isinstance(value, dict):
             return
-        for name in required:
-            if name not in value:
-                errors.append(status.required(f"{path}.{name}" if path else name))
         for name, inner in value.items():
             known = properties.get(name)
             if known is not None:
                 known(f"{path}.{name}" if path else name, inner, errors)
             elif rest is not None:
                 rest(f"{path}.{name}" if path else name, inner, errors)
+        for name in required:
+            if name not in value:
+                errors.append(status.required(f"{path}.{name}" if path else name))
 
     return check
 
@@ -351,33 +317,6 @@ def _items(item: Check) -> Check:
     return check
 
 
-def _list_kinds(schema: Obj) -> list[Check]:
-    kind = schema.get("x-kubernetes-list-type")
-    if kind not in ("set", "map"):
-        return []
-    keys = tuple(schema.get("x-kubernetes-list-map-keys") or ())
-    defaults = {
-        k: p["default"]
-        for k, p in ((schema.get("items") or {}).get("properties") or {}).items()
-        if k in keys and "default" in p
-    }
-
-    def check(path: str, value: Any, errors: list[FieldError]) -> None:
-        if not isinstance(value, list):
-            return
-        seen = set()
-        for i, inner in enumerate(value):
-            what: Any = inner
-            if kind == "map" and isinstance(inner, dict):
-                what = {k: inner.get(k, defaults.get(k)) for k in keys if k in inner or k in defaults}
-            mark = orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
-            if mark in seen:
-                errors.append(status.duplicate(f"{path}[{i}]", what))
-            seen.add(mark)
-
-    return [check]
-
-
 # ---- allOf, anyOf, oneOf, not
 
 
@@ -385,7 +324,7 @@ def _combinations(schema: Obj) -> list[Check]:
     checks: list[Check] = []
     if schema.get("allOf"):
         checks.append(_all_of([compile_schema(s) for s in schema["allOf"]]))
-    if schema.get("anyOf") and not schema.get("x-kubernetes-int-or-string"):
+    if schema.get("anyOf"):
         checks.append(_any_of([compile_schema(s) for s in schema["anyOf"]]))
     if schema.get("oneOf"):
         checks.append(_one_of([compile_schema(s) for s in schema["oneOf"]]))
@@ -414,8 +353,8 @@ def _all_of(checks: list[Check]) -> Check:
     def check(path: str, value: Any, errors: list[FieldError]) -> None:
         found = [f for c in checks for f in _faults(c, path, value)]
         if found:
-            errors.append(_combined(path, "must validate all the schemas (allOf)"))
             errors.extend(found)
+            errors.append(_combined(path, "must validate all the schemas (allOf)"))
 
     return check
 

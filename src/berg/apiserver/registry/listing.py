@@ -181,7 +181,7 @@ async def body(registry: Registry, resource: Resource, page: Page) -> bytes:
         {
             "kind": resource.list_kind or f"{resource.kind}List",
             "apiVersion": resource.api_version,
-            "metadata": page.metadata,
+            "metadata": {"continue": "", **page.metadata} if registry.custom else page.metadata,
         }
     )
     entries = page.listing.entries
