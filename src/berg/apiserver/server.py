@@ -100,6 +100,8 @@ class APIServer:
 
         security.Capabilities.allow_privileged = config.allow_privileged
         self.services = Services(config, self.stores.main)
+        compare = self.services.features.enabled("TaintTolerationComparisonOperators")
+        security.Capabilities.compare_taints = compare
         self.services.store_of = self.stores.of
         self.services.spawn = self.spawn
         if config.tracing_config_file:

@@ -34,6 +34,7 @@ HEEDED = frozenset(
         "PodLogsQuerySplitStreams",
         "StorageVersionAPI",
         "StorageVersionMigrator",
+        "TaintTolerationComparisonOperators",
     }
 )
 """gates that change something here. The others are known and checked, and what they stand for is as it is by

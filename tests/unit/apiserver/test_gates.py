@@ -9,12 +9,19 @@ import pytest
 
 from berg import storage
 from berg.apiserver.config import Config
+from berg.apiserver.kinds.core.pod_spec.security import Capabilities
 from berg.apiserver.server import APIServer
 from berg.machinery.clock import FakeClock
 
 from .served_api import Served
 
-GATES = ("CrossNamespaceVolumeDataSource", "HPAScaleToZero", "MaxUnavailableStatefulSet", "PodLogsQuerySplitStreams")
+GATES = (
+    "CrossNamespaceVolumeDataSource",
+    "HPAScaleToZero",
+    "MaxUnavailableStatefulSet",
+    "PodLogsQuerySplitStreams",
+    "TaintTolerationComparisonOperators",
+)
 
 
 @pytest.fixture(params=[True, False], ids=["on", "off"])
@@ -30,6 +37,7 @@ async def gated(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Served, b
     finally:
         await server.stop()
         await store.close()
+        Capabilities.compare_taints = False  # of the whole process
 
 
 async def test_fields_that_a_gate_keeps(gated: tuple[Served, bool]) -> None:
@@ -64,3 +72,16 @@ async def test_values_that_a_gate_allows(gated: tuple[Served, bool]) -> None:
     assert (await served.raw("GET", f"{pods}/p/log?stream=Stderr")).status == (200 if on else 422)
     assert (await served.raw("GET", f"{pods}/p/log?stream=Stderr&tailLines=3")).status == 422
     assert (await served.raw("GET", f"{pods}/p/log?tailLines=3")).status == 200
+
+
+async def test_tolerations_of_numbers(gated: tuple[Served, bool]) -> None:
+    served, on = gated
+    sets = "/apis/apps/v1/namespaces/default/daemonsets"
+    template: dict[str, Any] = {"metadata": {"labels": {"a": "b"}}}
+    template["spec"] = {"containers": [{"name": "c", "image": "i"}]}
+    for value, why in (("5", ""), ("05", "canonical form"), ("x", "invalid syntax"), ("9" * 20, "out of range")):
+        template["spec"]["tolerations"] = [{"key": "k", "operator": "Gt", "value": value, "effect": "NoSchedule"}]
+        spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+        code, answer = await served.ask("POST", sets, {"metadata": {"generateName": "d"}, "spec": spec})
+        assert code == (201 if on and not why else 422), answer
+        assert code == 201 or (why if on else "supported values") in answer["message"]

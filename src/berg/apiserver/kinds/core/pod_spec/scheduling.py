@@ -5,9 +5,11 @@ Source: kubernetes pkg/apis/core/validation validateAffinity, ValidateToleration
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from berg.apiserver.kinds import checks
+from berg.apiserver.kinds.core.pod_spec.security import Capabilities
 from berg.apiserver.kinds.label_selectors import validate_label_name, validate_selector
 from berg.machinery import names
 from berg.machinery.status import (
@@ -22,6 +24,8 @@ from berg.machinery.status import (
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+_DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
+_DECIMAL_MESSAGE = "must be a valid decimal integer in canonical form"
 EFFECTS = ["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 
@@ -45,12 +49,26 @@ def validate_tolerations(tolerations: Collection[Obj] | None, path: str) -> list
         elif operator == "Exists":
             if value:
                 errors.append(invalid_value(f"{at}.operator", value, "value must be empty when `operator` is 'Exists'"))
+        elif operator in ("Lt", "Gt") and Capabilities.compare_taints:
+            errors += _number(value, f"{at}.value")
         elif operator in ("Lt", "Gt"):
             errors.append(not_supported(f"{at}.operator", operator, ["Equal", "Exists", "Lt", "Gt"]))
         else:
             errors.append(not_supported(f"{at}.operator", operator, ["Equal", "Exists"]))
         if effect and effect not in EFFECTS:
             errors.append(not_supported(f"{at}.effect", effect, EFFECTS))
+    return errors
+
+
+def _number(value: str, path: str) -> list[FieldError]:
+    """A 64-bit integer, as it is written in base 10."""
+    errors: list[FieldError] = []
+    if not _DECIMAL.fullmatch(value):
+        errors.append(invalid_value(path, value, _DECIMAL_MESSAGE if value else "must be non-empty"))
+    if not re.fullmatch(r"[+-]?\d+", value):
+        errors.append(invalid_value(path, value, f'strconv.ParseInt: parsing "{value}": invalid syntax'))
+    elif not -(1 << 63) <= int(value) < 1 << 63:
+        errors.append(invalid_value(path, value, f'strconv.ParseInt: parsing "{value}": value out of range'))
     return errors
 
 

@@ -93,6 +93,8 @@ class Capabilities:
     """What this process lets anybody ask for; set once, when a server starts. Source: kubernetes pkg/capabilities."""
 
     allow_privileged = True
+    compare_taints = False
+    """tolerations may be of taints that are more or less than a number"""
 
 
 def validate_security_context(sc: Obj | None, path: str, *, host_users: bool) -> list[FieldError]:
