@@ -12,7 +12,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from berg.apiserver.http.message import Handler
-from berg.apiserver.http.protocol import HTTPProtocol
+from berg.apiserver.http.protocol import HEADER_S, HTTPProtocol
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class HTTPServer:
             sock=listener,
             ssl=self._tls,
             backlog=4096,
-            ssl_handshake_timeout=10.0 if self._tls else None,
+            ssl_handshake_timeout=HEADER_S if self._tls else None,
         )
         self._sweep()
 
