@@ -189,14 +189,14 @@ class HTTP2Protocol(Connection):
                 if response.stream is not None:
                     await close_stream(response)
                 self._send(stream, response, request.method == "HEAD")
+                self._farewell(response)
                 if stream.waiting:
                     await self._drained(stream)
             else:
                 self._streaming.add(task)
                 await self._stream(stream, response)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # not told on: nobody waits for it, and it would keep all this in a cycle
             stream.reset(CANCEL)
-            raise
         except Exception:
             log.exception("answering %s", request.path)
             stream.reset(INTERNAL_ERROR)
@@ -217,6 +217,7 @@ class HTTP2Protocol(Connection):
     async def _stream(self, stream: Stream, response: Response) -> None:
         assert response.stream is not None
         stream.send_headers(self._head(response))
+        self._farewell(response)
         try:
             async for chunk in response.stream:
                 stream.send_data(chunk)
@@ -252,11 +253,14 @@ class HTTP2Protocol(Connection):
             parts.append(_FIELDS.get(field) or _field(*field))
         if length is not None:
             parts.append(_length(length))
-        if "Connection" in response.headers or (
-            self.server.goaway_chance and random.random() < self.server.goaway_chance
-        ):
-            self.shut_down(LINGER_S)
         return b"".join(parts)
+
+    def _farewell(self, response: Response) -> None:
+        """Sends the client elsewhere, if that is wanted: behind the answer where there is an end to it, because
+        there are clients that hear nothing any more when they have heard that."""
+        chance = self.server.goaway_chance
+        if "Connection" in response.headers or (chance and random.random() < chance):
+            self.shut_down(LINGER_S)
 
     # ---- the server's side
 
