@@ -12,6 +12,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
 from berg.apiserver import requestinfo
@@ -21,6 +22,7 @@ from berg.apiserver.auth.authentication import Authentication
 from berg.apiserver.auth.authorization import MASTERS, Authorizer, Verdict
 from berg.apiserver.deadlines import Deadlines, too_late
 from berg.apiserver.http.message import FLOW, Request, Response, User
+from berg.apiserver.metrics import TERMINATED, UNCOUNTED
 from berg.apiserver.registry import negotiation
 from berg.apiserver.rest import NotServed, Resources, ours
 from berg.machinery import duration, status
@@ -54,9 +56,11 @@ class Chain:
         self.constrained_impersonation = True
         self.attempts = Attempts()
         self.deadlines = Deadlines(resources.services.config.request_timeout_s)
-        self._last_id = uuid.uuid4().int
+        start = str(uuid.uuid4())
+        self._first_ids, self._last_id = start[:-12], int(start[-12:], 16)
         self.flow_control: Any = None
         self.metrics: Any = None
+        self.impersonations: Any = None
 
     async def handle(self, request: Request) -> Response:
         try:
@@ -70,13 +74,17 @@ class Chain:
             response = await self._identified(request)
         except asyncio.CancelledError:
             if task is None or not self.deadlines.was_late(task):
+                if metrics is not None:
+                    metrics.aborted(info)
                 raise
+            request.attributes[TERMINATED] = True
             response = too_late()
         except ApiError as e:
             response = negotiation.error_response(request, e)
             if _NOT_ALLOWED in request.attributes:
                 response.headers["X-Content-Type-Options"] = "nosniff"
         except NotServed:
+            request.attributes[UNCOUNTED] = True
             response = nothing_there(request)
         except StoreError as e:
             # upstream knows no better answer than the store's own words: a full disk, a cluster without a leader
@@ -99,22 +107,33 @@ class Chain:
             metrics.end(request, info, response, started)
         return response
 
+    def _impersonations(self) -> Any:
+        """Made, and told of, when somebody first acts as somebody else."""
+        if self.impersonations is None:
+            from berg.apiserver.auth.impersonation import Figures
+
+            self.impersonations = Figures()
+            if self.metrics is not None:
+                self.impersonations.describe(self.metrics.registry)
+        return self.impersonations
+
     def _new_id(self) -> str:
-        """A UUID nobody else has: one random start, then counting."""
-        self._last_id = (self._last_id + 1) & ((1 << 128) - 1)
-        h = f"{self._last_id:032x}"
-        return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+        """A UUID nobody else has: a random beginning, then counting."""
+        self._last_id = (self._last_id + 1) & 0xFFFFFFFFFFFF
+        return f"{self._first_ids}{self._last_id:012x}"
 
     async def _identified(self, request: Request) -> Response:
         if request.user is None:
+            started = perf_counter()
             try:
                 user = self.authentication.authenticate(request)
                 request.user = user = user if isinstance(user, User) else await user
-                self.attempts.known(user)
+                self.attempts.known(user, perf_counter() - started)
                 if user.notes:
                     request.attributes.setdefault("audit_annotations", {}).update(user.notes)
             except ApiError as e:
-                self.attempts.refused += 1
+                self.attempts.refused(perf_counter() - started)
+                request.attributes[UNCOUNTED] = True
                 if self.audit is not None:
                     await self.audit.refused(request, e)
                 raise
@@ -126,6 +145,7 @@ class Chain:
                     async with asyncio.timeout(seconds):
                         return await self._audited(request)
                 except TimeoutError:
+                    request.attributes[TERMINATED] = True
                     return too_late()
         return await self._audited(request)
 
@@ -139,8 +159,13 @@ class Chain:
             if header.startswith("impersonate-"):
                 from berg.apiserver.auth import impersonation
 
-                constrained = self.constrained_impersonation
-                request.user = await impersonation.impersonate(request, self.authorizer, constrained=constrained)
+                started, constrained = perf_counter(), self.constrained_impersonation
+                request.attributes[UNCOUNTED] = True
+                request.user = await impersonation.impersonate(
+                    request, self.authorizer, constrained=constrained, figures=self._impersonations()
+                )
+                del request.attributes[UNCOUNTED]
+                self.attempts.passed("constrainedimpersonation", perf_counter() - started)
                 break
         if self.flow_control is not None:
             return await self.flow_control.around(request, self._authorized)
@@ -149,6 +174,7 @@ class Chain:
     async def _authorized(self, request: Request) -> Response:
         user, info = request.user, request.info
         assert user is not None
+        started = perf_counter()
         if MASTERS not in user.groups:
             asked = authorization.attributes_of(user, info, *_selectors(request))
             verdict = self.authorizer.authorize(asked)
@@ -157,14 +183,15 @@ class Chain:
             if self.audit is not None:
                 _note(request, verdict)
             if not verdict.allowed:
-                self.attempts.not_allowed(verdict)
+                self.attempts.not_allowed(verdict, perf_counter() - started)
+                request.attributes[UNCOUNTED] = True
                 if verdict.error:
                     return _failed(request, verdict.error, {})
                 request.attributes[_NOT_ALLOWED] = True
                 raise authorization.forbidden(asked, verdict.reason)
         elif self.audit is not None:
             _note(request, authorization.ALLOWED)
-        self.attempts.allowed += 1
+        self.attempts.allowed(perf_counter() - started)
         return await self._dispatched(request)
 
     async def _dispatched(self, request: Request) -> Response:
@@ -172,6 +199,7 @@ class Chain:
         if aggregator is not None:
             remote = aggregator.remote_of(request)
             if remote is not None:
+                request.attributes[UNCOUNTED] = True
                 return await aggregator.handle(request, remote)
         if request.info.is_resource:
             try:

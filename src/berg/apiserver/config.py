@@ -153,6 +153,7 @@ class Config:
     audit_webhook_truncate_max_batch_size: int = 10 << 20
     audit_webhook_truncate_max_event_size: int = 100 << 10
     profiling: bool = True
+    disabled_metrics: list[str] = field(default_factory=list)
     tracing_config_file: str = ""
     event_ttl_s: int = 3600
     shutdown_delay_duration_s: float = 0.0

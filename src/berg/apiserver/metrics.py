@@ -1,147 +1,289 @@
-"""`/metrics`: the requests of this server, under upstream's names, in Prometheus' text format.
+"""What requests come to, under upstream's names: one look-up per request, and some additions.
 
-Counting costs two dictionary look-ups per request; everything else happens when somebody asks.
+    begin ─► the request's way through the chain ─► end: `Alike` of what has the same labels counts it
+
+What is refused before anybody looks at what it asks for (no credentials, not allowed, no such path) is not counted
+here, as upstream does not. A stream is counted when it is over. Families that tell the same with other labels or
+coarser bounds are read off the same cells.
 
 Source: k8s.io/apiserver pkg/endpoints/metrics.
 """
 
 from __future__ import annotations
 
-import resource as rlimits
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator
+from time import perf_counter
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
-from berg.apiserver import version
-from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.requestinfo import RequestInfo
+from berg.apiserver.traffic import MUTATING, READ, WRITE, Traffic
+from berg.machinery.metrics import CONTENT_TYPE, Cell, Labels, Registry, exponential
 
-_BUCKETS = (
+_SECONDS = (
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
 )  # fmt: skip
-_SIZES = tuple(float(10**i) for i in range(3, 10))
-_MUTATING = frozenset(("create", "update", "patch", "delete", "deletecollection"))
-_VERBS = {"create": "POST", "update": "PUT", "deletecollection": "DELETECOLLECTION"}
+_COARSE_SECONDS = _SECONDS[2:]
+_SIZES = exponential(1000, 10, 7)
+_BODIES = tuple(50_000.0 + 100_000 * i for i in range(31))
+_LABELS = ("component", "group", "resource", "scope", "subresource", "verb", "version")
+_COLLECTIONS = frozenset(("list", "watch", "deletecollection"))
+_CONNECT = frozenset(("log", "exec", "portforward", "attach", "proxy"))
+_VERBS = {"create": "POST", "update": "PUT", "deletecollection": "DELETE"}
+_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "LIST", "WATCH", "APPLY", "CONNECT", "PROXY"))
+_VALIDATIONS = frozenset(("Ignore", "Warn", "Strict"))
+_TOLD_OF = {
+    "/healthz": ("", "/healthz"),
+    "/livez": ("", "/livez"),
+    "/readyz": ("", "/readyz"),
+    "/openapi/v3": ("", "openapi/v3"),
+    "/openapi/v3/": ("", "openapi/v3/"),
+    "/api": ("apiserver", "api"),
+    "/apis": ("apiserver", "apis"),
+}
+"""what is counted of paths without resources: component, subresource"""
 
-Labels = tuple[str, ...]
-Gauge = Callable[[], Iterator[tuple[str, float]]]
+UNCOUNTED = "uncounted"
+"""in a request's attributes: it did not come to where upstream counts"""
+TERMINATED = "terminated"
+"""in a request's attributes: it was given up, to protect the server"""
+WAITED_S = "waited_s"
+"""in a request's attributes: how long it waited for webhooks and in queues, which no objective blames the server for"""
+
+
+class Alike:
+    """Requests with the same labels, code and all."""
+
+    __slots__ = ("bodies", "code", "corrections", "count", "dry_run", "labels", "latency", "sizes", "validation")
+
+    def __init__(self, labels: Labels, dry_run: str, validation: str, code: int) -> None:
+        self.labels = labels
+        self.dry_run = dry_run
+        self.validation = validation
+        self.code = code
+        self.count = 0
+        self.latency = Cell(_SECONDS)
+        self.corrections: Cell | None = None
+        """how latency without waits differs"""
+        self.sizes = Cell(_SIZES) if labels[5] in ("GET", "LIST") else None
+        self.bodies: Cell | None = None
 
 
 class Metrics:
-    def __init__(self) -> None:
-        self._requests: dict[tuple[Labels, str, int], int] = {}
-        self._durations: dict[tuple[Labels, str], Histogram] = {}
-        self._sizes: dict[Labels, Histogram] = {}
-        self._inflight = {"readOnly": 0, "mutating": 0}
-        self._streams: WeakKeyDictionary[Any, Labels] = WeakKeyDictionary()
-        """answers under way that may never end; gone from here when they are over, without anybody counting"""
+    def __init__(self, registry: Registry) -> None:
+        self._alike: dict[tuple[Any, ...], Alike] = {}
+        self.traffic = Traffic()
+        self._streams: dict[int, tuple[Any, Labels]] = {}
+        """answers under way that may never end: id → weak reference, labels"""
         self._started = time.time()
-        self.gauges: dict[str, tuple[str, str, Gauge]] = {}
-        """name → (type, help, samples as (label text, value)), from other parts of the server"""
-        self.histograms: dict[str, tuple[str, Callable[[], Iterable[tuple[str, Histogram]]]]] = {}
-        """name → (help, histograms as (label text, histogram)), from other parts of the server"""
+        self.registry = r = registry
+        self._terminations = r.counter(
+            "apiserver_request_terminations_total",
+            "[ALPHA] Requests that were given up to protect the server.",
+            (*_LABELS, "code"),
+        )
+        self._aborts = r.counter(
+            "apiserver_request_aborts_total", "[ALPHA] Requests whose client went away.", _LABELS[1:]
+        )
+        self._describe(r)
 
     # ---- counting
 
     def begin(self, request: Request) -> float:
-        kind = "mutating" if request.info.verb in _MUTATING else "readOnly"
-        self._inflight[kind] += 1
-        return time.perf_counter()
+        now = perf_counter()
+        self.traffic.change(WRITE if request.info.verb in MUTATING else READ, now)
+        return now
 
     def end(self, request: Request, info: RequestInfo, response: Response, started: float) -> None:
-        self._inflight["mutating" if info.verb in _MUTATING else "readOnly"] -= 1
-        if info.is_resource:
-            scope = "resource" if info.name or info.verb == "create" else "namespace" if info.namespace else "cluster"
-            verb = _VERBS.get(info.verb) or info.verb.upper()
-            labels = (verb, info.api_group, info.api_version, info.resource, info.subresource, scope)
-        else:
-            labels = (info.verb.upper(), "", "", "", "", "")
-        dry_run = "All" if request.raw_query and "dryRun" in request.raw_query else ""
-        key = (labels, dry_run, response.status)
-        self._requests[key] = self._requests.get(key, 0) + 1
-        if response.stream is not None or response.upgrade is not None:
-            self._streams[response.stream or response.upgrade] = labels
+        now, verb, attributes = perf_counter(), info.verb, request.attributes
+        mutating = verb in MUTATING
+        self.traffic.change(-WRITE if mutating else -READ, now)
+        if attributes and UNCOUNTED in attributes:
             return
-        histogram = self._durations.get((labels, dry_run))
-        if histogram is None:
-            histogram = self._durations[labels, dry_run] = Histogram(_BUCKETS)
-            self._sizes.setdefault(labels, Histogram(_SIZES))
-        histogram.observe(time.perf_counter() - started)
-        self._sizes[labels].observe(len(response.body))
+        query = request.raw_query
+        key = (
+            (verb, info.api_group, info.api_version, info.resource, info.subresource, not info.namespace,
+             response.status, verb == "patch" and "apply-patch" in request.headers.get("content-type", ""),
+             query and _query_labels(request, query))
+            if info.is_resource
+            else (info.path, request.method, response.status, "Discovery" in response.content_type)
+        )  # fmt: skip
+        alike = self._alike.get(key)
+        if alike is None:
+            alike = self._new(key, request, info, response.status)
+            if alike is None:
+                return
+        if response.stream is not None or response.upgrade is not None:
+            self._follow(response.stream or response.upgrade, alike, started)
+            return
+        seconds = now - started
+        alike.count += 1
+        cell = alike.latency
+        cell.buckets[bisect_left(_SECONDS, seconds)] += 1
+        cell.count += 1
+        cell.total += seconds
+        if (cell_ := alike.sizes) is not None:
+            size = len(response.body)
+            cell_.buckets[bisect_left(_SIZES, size)] += 1
+            cell_.count += 1
+            cell_.total += size
+        elif mutating:
+            if alike.bodies is None:
+                alike.bodies = Cell(_BODIES)
+            alike.bodies.observe(len(request.body))
+        if attributes:
+            if (waited := attributes.get(WAITED_S)) is not None:
+                if alike.corrections is None:
+                    alike.corrections = Cell(_SECONDS)
+                alike.corrections.moved(seconds, max(seconds - waited, 0.0))
+            if TERMINATED in attributes:
+                self._terminations.inc(*alike.labels, str(response.status))
+
+    def aborted(self, info: RequestInfo) -> None:
+        self.traffic.change(-WRITE if info.verb in MUTATING else -READ, perf_counter())
+        if info.is_resource:
+            self._aborts.inc(*_labels(info, apply=False)[1:])
+
+    def _new(self, key: tuple[Any, ...], request: Request, info: RequestInfo, code: int) -> Alike | None:
+        dry_run = validation = ""
+        if info.is_resource:
+            labels = _labels(info, apply=bool(key[-2]))
+            if key[-1]:
+                dry_run, validation = key[-1]
+        else:
+            path = info.path if info.path in _TOLD_OF else "/openapi/v3/" if info.path[:12] == "/openapi/v3/" else ""
+            if not path or (path in ("/api", "/apis") and not key[-1]):
+                return None
+            component, shown = _TOLD_OF[path]
+            verb = request.method if request.method in _METHODS else "GET" if request.method == "HEAD" else "OTHER"
+            labels = (component, "", "", "", shown, verb, "")
+        found = self._alike[key] = Alike(labels, dry_run, validation, code)
+        return found
+
+    def _follow(self, answer: Any, alike: Alike, started: float) -> None:
+        """Gone from here, and counted, when nobody holds it any more: it is over."""
+
+        def over(_: object, name: int = id(answer)) -> None:
+            del self._streams[name]
+            alike.count += 1
+            alike.latency.observe(perf_counter() - started)
+
+        self._streams[id(answer)] = ref(answer, over), alike.labels
 
     # ---- telling
 
     def handle(self, request: Request) -> Response:
         headers = {"Process-Start-Time-Unix": str(int(self._started))}
-        return Response(200, "".join(self._lines()).encode(), "text/plain; version=0.0.4; charset=utf-8", headers)
+        return Response(200, self.registry.text().encode(), CONTENT_TYPE, headers)
 
-    def _lines(self) -> Iterator[str]:
-        yield _head("apiserver_request_total", "counter", "[STABLE] Requests by verb, group, resource and code.")
-        for ((verb, group, ver, plural, sub, scope), dry_run, code), count in list(self._requests.items()):
-            text = _labels(verb, group, ver, plural, sub, scope)
-            yield f'apiserver_request_total{{code="{code}",{text},dry_run="{dry_run}"}} {count}\n'
-        durations = ((f'{_labels(*k)},dry_run="{d}"', h) for (k, d), h in list(self._durations.items()))
-        text = "[STABLE] Response latency by verb, group and resource."
-        yield from _histograms("apiserver_request_duration_seconds", text, durations)
-        sizes = ((_labels(*k), h) for k, h in list(self._sizes.items()))
-        yield from _histograms("apiserver_response_sizes", "[STABLE] Response sizes in bytes.", sizes)
-        for name, (text, found) in self.histograms.items():
-            yield from _histograms(name, text, found())
-        yield _head("apiserver_longrunning_requests", "gauge", "[STABLE] Watches, logs and streams under way now.")
-        for labels, count in Counter(self._streams.values()).items():
-            yield f"apiserver_longrunning_requests{{{_labels(*labels)}}} {count}\n"
-        text = "[STABLE] Requests under way now, by kind."
-        yield _head("apiserver_current_inflight_requests", "gauge", text)
-        for kind, value in self._inflight.items():
-            yield f'apiserver_current_inflight_requests{{request_kind="{kind}"}} {value}\n'
-        for name, (type_, text, samples) in self.gauges.items():
-            yield _head(name, type_, text)
-            for shown, sample in samples():
-                yield f"{name}{shown} {sample}\n"
-        yield _head("kubernetes_build_info", "gauge", "[BETA] A metric of 1 with the version in its labels.")
-        info = version.info()
-        yield (
-            f'kubernetes_build_info{{git_version="{info["gitVersion"]}",major="{info["major"]}",'
-            f'minor="{info["minor"]}",platform="{info["platform"]}"}} 1\n'
+    def _describe(self, r: Registry) -> None:
+        r.total(
+            "apiserver_request_total",
+            "[STABLE] Requests by verb, group, resource and code.",
+            (*_LABELS, "code", "dry_run"),
+            lambda: self._sums(),
         )
-        yield from self._process()
+        r.distribution(
+            "apiserver_request_duration_seconds",
+            "[STABLE] Response latency by verb, group and resource.",
+            _SECONDS,
+            (*_LABELS, "dry_run"),
+            lambda: _merged(((*a.labels, a.dry_run), a.latency) for a in self._counted()),
+        )
+        r.distribution(
+            "apiserver_request_sli_duration_seconds",
+            "[ALPHA] Response latency without waiting for webhooks and in queues.",
+            _COARSE_SECONDS,
+            _LABELS,
+            lambda: _merged(
+                (a.labels, cell)
+                for a in self._counted()
+                if not a.dry_run
+                for cell in (a.latency, a.corrections)
+                if cell is not None
+            ),
+        )
+        r.distribution(
+            "field_validation_request_duration_seconds",
+            "[ALPHA] Response latency by how unknown fields are treated.",
+            _COARSE_SECONDS,
+            ("field_validation",),
+            lambda: _merged(((a.validation,), a.latency) for a in self._counted()),
+        )
+        r.distribution(
+            "apiserver_response_sizes",
+            "[STABLE] Response sizes in bytes, of reads.",
+            _SIZES,
+            _LABELS,
+            lambda: _merged((a.labels, a.sizes) for a in self._counted() if a.sizes is not None),
+        )
+        r.distribution(
+            "apiserver_request_body_size_bytes",
+            "[ALPHA] Sizes of bodies of writes.",
+            _BODIES,
+            ("group", "resource", "verb"),
+            lambda: _merged((_body_labels(a.labels), a.bodies) for a in self._counted() if a.bodies is not None),
+        )
+        r.gauge(
+            "apiserver_longrunning_requests",
+            "[STABLE] Watches, logs and streams under way now.",
+            _LABELS,
+            lambda: Tally(labels for _, labels in list(self._streams.values())).items(),
+        )
+        self.traffic.describe(r)
 
-    def _process(self) -> Iterator[str]:
-        usage = rlimits.getrusage(rlimits.RUSAGE_SELF)
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * rlimits.getpagesize()
-        descriptors = len(list(Path("/proc/self/fd").iterdir()))
-        virtual = int(Path("/proc/self/statm").read_text().split()[0]) * rlimits.getpagesize()
-        for name, type_, text, value in (
-            ("process_open_fds", "gauge", "Open file descriptors.", float(descriptors)),
-            ("process_max_fds", "gauge", "Most that may be open.", float(rlimits.getrlimit(rlimits.RLIMIT_NOFILE)[0])),
-            ("process_virtual_memory_bytes", "gauge", "Virtual memory.", float(virtual)),
-            ("process_cpu_seconds_total", "counter", "User and system time.", usage.ru_utime + usage.ru_stime),
-            ("process_resident_memory_bytes", "gauge", "Resident memory.", float(resident)),
-            ("process_start_time_seconds", "gauge", "When the process started.", self._started),
-        ):
-            yield _head(name, type_, text) + f"{name} {value}\n"
+    def _counted(self) -> list[Alike]:
+        return [a for a in self._alike.values() if a.count]
+
+    def _sums(self) -> Iterable[tuple[Labels, float]]:
+        found: dict[Labels, int] = {}
+        for a in self._counted():
+            labels = (*a.labels, str(a.code), a.dry_run)
+            found[labels] = found.get(labels, 0) + a.count
+        return found.items()
 
 
-def _head(name: str, type_: str, text: str) -> str:
-    return f"# HELP {name} {text}\n# TYPE {name} {type_}\n"
+def _labels(info: RequestInfo, *, apply: bool) -> Labels:
+    """Of a request for a resource. The scope is that of the path, whatever a selector says."""
+    verb = _VERBS.get(info.verb) or info.verb.upper()
+    if apply:
+        verb = "APPLY"
+    if info.subresource in _CONNECT:
+        verb = "CONNECT"
+    scope = "resource" if info.verb not in _COLLECTIONS else "namespace" if info.namespace else "cluster"
+    shown = verb if verb in _METHODS else "OTHER"
+    return ("apiserver", info.api_group, info.resource, scope, info.subresource, shown, info.api_version)
 
 
-def _labels(verb: str, group: str, ver: str, plural: str, sub: str, scope: str) -> str:
-    return (
-        f'component="apiserver",group="{group}",resource="{plural}",scope="{scope}",subresource="{sub}",'
-        f'verb="{verb}",version="{ver}"'
-    )
+_BODY_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "APPLY": "patch", "DELETE": "delete"}
 
 
-def _histograms(name: str, text: str, found: Iterable[tuple[str, Histogram]]) -> Iterator[str]:
-    first = True
-    for labels, histogram in found:
-        if first:
-            yield _head(name, "histogram", text)
-            first = False
-        yield from histogram.lines(name, labels)
+def _body_labels(labels: Labels) -> Labels:
+    _, group, resource, scope, _, verb, _ = labels
+    collection = verb == "DELETE" and scope != "resource"
+    return group, resource, "delete_collection" if collection else _BODY_VERBS.get(verb, verb.lower())
+
+
+def _query_labels(request: Request, query: str) -> tuple[str, str] | None:
+    """What is told of a dry run and of field validation."""
+    dry_run = validation = ""
+    if "dryRun" in query:
+        given = set(request.query.get("dryRun", ()))
+        dry_run = "All" if given == {"All"} else "invalid" if given else ""
+    if "fieldValidation" in query:
+        values = request.query.get("fieldValidation", [])
+        validation = values[0] if len(values) == 1 and values[0] in _VALIDATIONS else "invalid"
+    return (dry_run, validation) if dry_run or validation else None
+
+
+def _merged(cells: Iterable[tuple[Labels, Cell]]) -> Iterator[tuple[Labels, Cell]]:
+    """One cell for each set of labels."""
+    found: dict[Labels, Cell] = {}
+    for labels, cell in cells:
+        found[labels] = found[labels].plus(cell) if labels in found else cell
+    yield from found.items()

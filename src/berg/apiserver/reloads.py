@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-Gauges = dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, float]]]]]
+from berg.machinery.metrics import Registry, Samples
 
 
 class Reloads:
@@ -38,22 +38,21 @@ class Reloads:
         except OSError:
             return ""
 
-    def gauges(self) -> Gauges:
-        """For `Metrics.gauges`."""
+    def describe(self, registry: Registry) -> None:
         prefix, about = f"apiserver_{self._what}_config_controller", f"{self._what} configuration"
+        level = "[ALPHA]" if self._what == "encryption" else "[BETA]"
 
-        def by_status(values: dict[str, float] | dict[str, int]) -> Callable[[], Iterator[tuple[str, float]]]:
-            return lambda: ((f'{{apiserver_id_hash="{self._server}",status="{s}"}}', v) for s, v in values.items())
+        def by_status(values: dict[str, float] | dict[str, int]) -> Callable[[], Samples]:
+            return lambda: [((self._server, status), value) for status, value in values.items()]
 
-        def info() -> Iterator[tuple[str, float]]:
-            yield f'{{apiserver_id_hash="{self._server}",hash="{self._hash}"}}', 1
-
-        return {
-            f"{prefix}_automatic_reloads_total": ("counter", f"Reloads of the {about}.", by_status(self._counts)),
-            f"{prefix}_automatic_reload_last_timestamp_seconds": (
-                "gauge",
-                f"When the {about} was last read again.",
-                by_status(self._last),
-            ),
-            f"{prefix}_last_config_info": ("gauge", f"Which {about} is in force.", info),
-        }
+        labels = ("apiserver_id_hash", "status")
+        help = f"{level} Reloads of the {about}."
+        registry.total(f"{prefix}_automatic_reloads_total", help, labels, by_status(self._counts))
+        help = f"{level} When the {about} was last read again."
+        registry.gauge(f"{prefix}_automatic_reload_last_timestamp_seconds", help, labels, by_status(self._last))
+        registry.gauge(
+            f"{prefix}_last_config_info",
+            f"[ALPHA] Which {about} is in force.",
+            ("apiserver_id_hash", "hash"),
+            lambda: [((self._server, self._hash), 1)],
+        )

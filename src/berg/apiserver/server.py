@@ -203,7 +203,7 @@ class APIServer:
         self.paths = Paths(self.discovery, self.health)
         self.openapi = OpenAPI(lambda: list(self.resources.table.values()), cbor=services.cbor)
         self.paths.prefixes["/openapi/"] = self.openapi.handle
-        self.methods = Methods(config, self._lookup, self.spawn, services.instance)
+        self.methods = Methods(config, self._lookup, self.spawn, services.instance, services.metrics)
         self.authentication, services.tokens = self.methods.authentication, self.methods.tokens
         services.tokens.used = partial(note_use, services)
         chain: type[Chain] = Chain
@@ -219,10 +219,11 @@ class APIServer:
             paths=self.paths.handle,
         )
         self.chain.constrained_impersonation = services.features.enabled("ConstrainedImpersonation")
-        self.metrics = self.chain.metrics = Metrics()
-        self.metrics.gauges.update(self.chain.attempts.gauges() | self.methods.gauges() | self.authorizers.gauges())
-        if self._encryption_reloads is not None:
-            self.metrics.gauges.update(self._encryption_reloads.gauges())
+        self.metrics = self.chain.metrics = Metrics(services.metrics)
+        for part in (self.chain.attempts, self.methods, self.authorizers, services.admission, self._encryption_reloads):
+            if part is not None:
+                part.describe(services.metrics)
+        gauges.describe(self)
         self.paths.answers["/metrics"] = self.metrics.handle
         self.paths.answers["/metrics/slis"] = self.health.slis
         self.paths.answers.update(identity.answers(config, services.tokens, self._address))
@@ -230,19 +231,6 @@ class APIServer:
         if config.profiling:
             self.paths.answers["/debug/flags/v"] = zpages.verbosity
             self.paths.prefixes["/debug/pprof"] = _profiles
-        admission, histograms = services.admission, self.metrics.histograms
-        text = "Duration of admission"
-        prefix = "apiserver_admission_"
-        histograms[f"{prefix}step_admission_duration_seconds"] = (
-            f"[STABLE] {text}, by step.",
-            lambda: admission.times(steps=True),
-        )
-        histograms[f"{prefix}controller_admission_duration_seconds"] = (
-            f"[STABLE] {text}, by plugin.",
-            lambda: admission.times(steps=False),
-        )
-        self.metrics.gauges.update(gauges.gauges(self))
-        histograms.update(gauges.histograms(self))
         if config.audit_policy_file:
             from berg.apiserver.audit import setup
             from berg.apiserver.audit.policy import Policy
@@ -250,14 +238,11 @@ class APIServer:
 
             policy = Policy.read(config.audit_policy_file)
             recorder = self.chain.audit = Recorder(config.clock, policy, setup.backends(config))
-            self.metrics.gauges.update(recorder.gauges())
+            recorder.describe(services.metrics)
             self.spawn(recorder.run())
         if config.enable_priority_and_fairness:
-            flow_control = self.chain.flow_control = FlowControl(services)
+            flow_control = self.chain.flow_control = FlowControl(services, self.metrics.traffic)
             flow_control.start(self.spawn)
-            self.metrics.gauges.update(flow_control.gauges())
-            text = "[BETA] How long requests waited in queues."
-            self.metrics.histograms["apiserver_flowcontrol_request_wait_duration_seconds"] = (text, flow_control.waits)
             self.paths.answers.update(flow_control.debug())
         reviews = Reviews(services, self.authorizers.union, self.methods.bearer)
         for name in reviews.resources:

@@ -43,7 +43,6 @@ ACCEPTED: dict[str, tuple[bool, str]] = {
     "enable-logs-handler": (True, "deprecated: /logs is not served"),
     "allow-metric-labels": (False, _METRICS),
     "allow-metric-labels-manifest": (False, _METRICS),
-    "disabled-metrics": (False, _METRICS),
     "show-hidden-metrics-for-version": (False, _METRICS),
     "contention-profiling": (True, _GO),
     "debug-socket-path": (False, _GO),

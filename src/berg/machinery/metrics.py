@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from typing import Any
 
 Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, float]]
@@ -36,6 +38,8 @@ def number(value: float) -> str:
     if size == 0 or 1e-4 <= size < 1e6 or size == float("inf"):
         text = repr(float(value)).removesuffix(".0")
         return "+Inf" if text == "inf" else text
+    if value != value:
+        return "NaN"
     digits, exponent = f"{Decimal(repr(float(value))).normalize():E}".split("E")
     return f"{digits}e{exponent[0]}{exponent[1:]:0>2}"
 
@@ -51,7 +55,12 @@ class Cell:
         self.count = 0
         self.total = 0.0
 
-    def observe(self, value: float, times: int = 1) -> None:
+    def observe(self, value: float) -> None:
+        self.buckets[bisect_left(self.bounds, value)] += 1
+        self.count += 1
+        self.total += value
+
+    def observe_many(self, value: float, times: int) -> None:
         self.buckets[bisect_left(self.bounds, value)] += times
         self.count += times
         self.total += value * times
@@ -81,6 +90,47 @@ class Cell:
         names = names[:-1]
         yield f"{name}_sum{_text(names, values)} {number(self.total)}"
         yield f"{name}_count{_text(names, values)} {number(self.count)}"
+
+
+class Recent(Cell):
+    """That keeps the last values, too."""
+
+    __slots__ = ("last",)
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        super().__init__(bounds)
+        self.last: deque[float] = deque(maxlen=500)
+
+    def observe(self, value: float) -> None:
+        super().observe(value)
+        self.last.append(value)
+
+
+class Timed:
+    """For how long something was in which state."""
+
+    __slots__ = ("_at", "seconds", "state")
+
+    def __init__(self, state: Hashable, now: float) -> None:
+        self._at = now
+        self.state = state
+        self.seconds: dict[Any, float] = {}
+
+    def turn(self, state: Hashable, now: float) -> None:
+        seconds, before = self.seconds, self.state
+        seconds[before] = seconds.get(before, 0.0) + now - self._at
+        self._at, self.state = now, state
+
+    def taken(self, now: float) -> dict[Any, float]:
+        """What was counted since somebody last took it."""
+        self.turn(self.state, now)
+        found, self.seconds = self.seconds, {}
+        return found
+
+
+def observe_times(cell: Cell, value: float, seconds: float) -> None:
+    """An observation at the end of every nanosecond: upstream's timing histograms."""
+    cell.observe_many(value, round(seconds * 1e9))
 
 
 class Counter:
@@ -147,26 +197,58 @@ class Distribution(Histogram):
         return self._read()
 
 
+Summed = tuple[Labels, Collection[float], int, float]
+"""labels, the last values, how many there were in all, their sum"""
+
+
+class Summary:
+    kind = "summary"
+
+    def __init__(self, labels: Sequence[str], read: Callable[[], Iterable[Summed]]) -> None:
+        self.labels, self._read = tuple(labels), read
+
+    def lines(self, name: str) -> Iterable[str]:
+        for labels, recent, count, total in sorted(self._read(), key=lambda found: found[0]):
+            ordered = sorted(recent)
+            for quantile in QUANTILES:
+                value = ordered[min(int(quantile * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
+                text = _text((*self.labels, "quantile"), (*labels, number(quantile)))
+                yield f"{name}{text} {number(value)}"
+            yield f"{name}_sum{_text(self.labels, labels)} {number(total)}"
+            yield f"{name}_count{_text(self.labels, labels)} {number(count)}"
+
+
+QUANTILES = (0.5, 0.9, 0.99)
+
+
 def _escape(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def _text(names: Labels, values: Labels) -> str:
+    """In the order of their names, the bucket or quantile last."""
     if not names:
         return ""
-    return "{" + ",".join([f'{n}="{_escape(v)}"' for n, v in zip(names, values, strict=True)]) + "}"
+    last = names[-1] in ("le", "quantile")
+    pairs = sorted(zip(names[:-1], values[:-1], strict=True) if last else zip(names, values, strict=True))
+    if last:
+        pairs.append((names[-1], values[-1]))
+    return "{" + ",".join([f'{n}="{_escape(v)}"' for n, v in pairs]) + "}"
 
 
-Metric = Counter | Gauge | Histogram
+Metric = Counter | Gauge | Histogram | Summary
 
 
 class Registry:
-    def __init__(self) -> None:
+    def __init__(self, disabled: Iterable[str] = ()) -> None:
+        """`disabled`: families that are not told."""
         self._metrics: dict[str, tuple[str, Metric]] = {}
+        self.disabled = frozenset(disabled)
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
-        found = Counter(labels)
-        self._metrics[name] = (help, found)
+        """Asked for again, it is the same one."""
+        _, found = self._metrics.setdefault(name, (help, Counter(labels)))
+        assert isinstance(found, Counter)
         return found
 
     def gauge(self, name: str, help: str, labels: Sequence[str], read: Callable[[], Samples]) -> None:
@@ -177,9 +259,14 @@ class Registry:
         self._metrics[name] = (help, Gauge(labels, read, "counter"))
 
     def histogram(self, name: str, help: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
-        found = Histogram(labels, bounds)
-        self._metrics[name] = (help, found)
+        """Asked for again, it is the same one."""
+        _, found = self._metrics.setdefault(name, (help, Histogram(labels, bounds)))
+        assert isinstance(found, Histogram)
         return found
+
+    def summary(self, name: str, help: str, labels: Sequence[str], read: Callable[[], Iterable[Summed]]) -> None:
+        """Quantiles of what was seen of late, by someone else."""
+        self._metrics[name] = (help, Summary(labels, read))
 
     def distribution(
         self,
@@ -200,6 +287,8 @@ class Registry:
     def text(self) -> str:
         out: list[str] = []
         for name, (help, metric) in sorted(self._metrics.items()):
+            if name in self.disabled:
+                continue
             lines = list(metric.lines(name))
             if lines:
                 out += [f"# HELP {name} {help}", f"# TYPE {name} {metric.kind}", *lines]

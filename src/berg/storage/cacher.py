@@ -119,6 +119,10 @@ class Cacher(Protocol):
         """`len`, for who asks it all the time."""
         ...
 
+    def interested(self, namespace: str, name: str) -> int:
+        """How many watch that object, with others or alone."""
+        ...
+
     def get(self, key: str) -> CacheEntry | None: ...
 
     async def wait_for(self, revision: int) -> None:

@@ -129,6 +129,11 @@ class Fanout:
                 if not self._indexed[scope[0]]:
                     del self._indexed[scope[0]]
 
+    def interested(self, namespace: str, key: str) -> int:
+        """How many watch an object, indexes aside."""
+        scopes: tuple[Scope, ...] = (EVERYTHING, ("namespace", namespace), ("key", key))
+        return sum(len(self._scopes[scope]) for scope in scopes if scope in self._scopes)
+
     def publish(self, events: Sequence[CacheEvent], values: IndexValues) -> None:
         """`values(index, entry)`: the entry's values in an index."""
         scopes = self._scopes

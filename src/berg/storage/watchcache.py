@@ -204,6 +204,9 @@ class WatchCache:
     def counter(self) -> Callable[[], int]:
         return self._entries.__len__
 
+    def interested(self, namespace: str, name: str) -> int:
+        return self._fanout.interested(namespace, f"{namespace}/{name}" if self.namespaced else name)
+
     # -- entries
 
     def _entry(self, kv: KeyValue) -> Entry:

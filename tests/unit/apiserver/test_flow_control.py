@@ -114,12 +114,13 @@ def test_seats_of_a_level_by_its_configuration() -> None:
 
 def test_demand_is_averaged_over_time() -> None:
     demand = Demand(0.0)
-    demand.note(10, 5.0)
-    demand.note(0, 7.5)
+    demand.add(0, 7.5)
+    demand.add(10, 2.5)
     assert demand.close(10.0) == 10
     assert demand.average == 2.5
     assert demand.deviation == pytest.approx(4.330, abs=0.001)
     assert demand.smoothed == pytest.approx(6.830, abs=0.001)
+    demand.add(0, 10.0)
     assert demand.close(20.0) == 0
     assert demand.smoothed == pytest.approx(0.977 * 6.830, abs=0.001)
 

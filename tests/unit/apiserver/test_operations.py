@@ -95,7 +95,7 @@ async def test_priority_and_fairness_is_shown(served: Served) -> None:
     assert re.search(r"^exempt, +0, +false, +false, +0, +1, +\d+, ", told, re.M), "this very request"
 
 
-SAMPLE = re.compile(r'^([a-z_]+)(?:\{((?:\w+="[^"]*",?)*)\})? \S+$')
+SAMPLE = re.compile(r'^([a-z0-9_]+)(?:\{((?:\w+="[^"]*",?)*)\})? \S+$')
 
 
 async def test_metrics_are_well_formed(served: Served) -> None:
@@ -118,7 +118,7 @@ async def test_metrics_are_well_formed(served: Served) -> None:
             assert line.rpartition(" ")[0] not in seen, line
             seen.add(line.rpartition(" ")[0])
             base = re.sub(r"_(bucket|sum|count)$", "", found[1])
-            assert found[1] in types or types[base] == "histogram", line
+            assert found[1] in types or types[base] in ("histogram", "summary"), line
     told = "\n".join(lines)
     assert re.search(r'^apiserver_longrunning_requests\{.*resource="namespaces".*verb="WATCH".*\} 1$', told, re.M)
     assert re.search(

@@ -4,9 +4,9 @@ from typing import Any
 
 from controllers_world import World
 
-from berg.client.metrics import Registry
 from berg.client.serving import Serving
 from berg.client.transport import HTTPTransport
+from berg.machinery.metrics import Registry
 
 
 async def test_health_is_for_all_and_metrics_for_who_may(world: World):

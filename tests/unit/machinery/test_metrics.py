@@ -36,7 +36,7 @@ def test_numbers_are_written_as_go_writes_them():
 def test_one_cell_tells_families_of_different_bounds():
     r = Registry()
     cell = Cell((0.001, 0.01, 0.1, 1))
-    cell.observe(0.005, 3)
+    cell.observe_many(0.005, 3)
     cell.observe(0.5)
     r.distribution("coarse", "h", (0.1, 1), ("a",), lambda: [(("b",), cell)])
     lines = r.text().splitlines()[2:]

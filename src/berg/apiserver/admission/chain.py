@@ -15,7 +15,7 @@ from importlib import import_module
 from time import perf_counter
 
 from berg.apiserver.admission.interface import Api, Attributes, Plugin, StillAsked
-from berg.apiserver.histogram import Histogram
+from berg.machinery.metrics import Cell, Labels, Recent, Registry, Summed
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
 
@@ -68,10 +68,9 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("AlwaysDeny", "always", False),
 )
 
-_TIMES = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0)
-_STEP_TIMES = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5)
+_TIMES = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5)
 _Ask = Callable[[Attributes], Awaitable[None]]
-_Asked = tuple[tuple[tuple[Plugin, _Ask, Histogram], ...], Histogram]
+_Asked = tuple[tuple[tuple[Plugin, _Ask, Cell], ...], Cell]
 _ORDER = {entry.name: position for position, entry in enumerate(PLUGINS)}
 
 
@@ -94,7 +93,7 @@ class AdmissionChain:
         self._api, self._config = api, config or {}
         self.plugins: list[Plugin] = []
         self._asleep: list[tuple[Entry, Callable[[], int]]] = []
-        self._times: dict[tuple[str, str, str, str], Histogram] = {}
+        self._times: dict[tuple[str, str, str, str], Cell] = {}
         """(plugin or "" for all, operation, step, rejected) → durations"""
         self._mutating: dict[tuple[str, str, str], _Asked] = {}
         self._validating: dict[tuple[str, str, str], _Asked] = {}
@@ -179,19 +178,32 @@ class AdmissionChain:
             raise
         all_.observe(perf_counter() - first)
 
-    def _time(self, name: str, operation: str, step: str, rejected: str) -> Histogram:
+    def _time(self, name: str, operation: str, step: str, rejected: str) -> Cell:
         key = (name, operation, step, rejected)
-        histogram = self._times.get(key)
-        if histogram is None:
-            histogram = self._times[key] = Histogram(_TIMES if name else _STEP_TIMES)
-        return histogram
+        cell = self._times.get(key)
+        if cell is None:
+            cell = self._times[key] = Cell(_TIMES) if name else Recent(_TIMES)
+        return cell
 
-    def times(self, *, steps: bool) -> Iterator[tuple[str, Histogram]]:
-        """Labels and durations: of whole steps, or of single plugins."""
-        for (name, operation, step, rejected), histogram in list(self._times.items()):
-            if steps != bool(name) and histogram.count:
-                shown = f'operation="{operation}",rejected="{rejected}",type="{step}"'
-                yield shown if steps else f'name="{name}",{shown}', histogram
+    def describe(self, registry: Registry) -> None:
+        def times(*, steps: bool) -> Iterator[tuple[Labels, Cell]]:
+            for (name, operation, step, rejected), cell in self._times.items():
+                if steps != bool(name) and cell.count:
+                    labels = (operation, step, rejected)
+                    yield labels if steps else (name, *labels), cell
+
+        def recent() -> Iterator[Summed]:
+            for labels, cell in times(steps=True):
+                assert isinstance(cell, Recent)
+                yield labels, cell.last, cell.count, cell.total
+
+        prefix, labels = "apiserver_admission", ("operation", "type", "rejected")
+        name, help = f"{prefix}_step_admission_duration_seconds", "[STABLE] Duration of admission, by step."
+        registry.distribution(name, help, _TIMES, labels, lambda: times(steps=True))
+        help = "[ALPHA] Duration of admission, by step: quantiles of the last ones."
+        registry.summary(f"{name}_summary", help, labels, recent)
+        name, help = f"{prefix}_controller_admission_duration_seconds", "[STABLE] Duration of admission, by plugin."
+        registry.distribution(name, help, _TIMES, ("name", *labels), lambda: times(steps=False))
 
     async def close(self) -> None:
         """Lets go what plugins hold (connections to webhooks)."""

@@ -9,11 +9,13 @@ Source: k8s.io/apiserver pkg/admission/plugin/cel, pkg/admission/plugin/webhook/
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from berg.machinery.status import Obj
 
 if TYPE_CHECKING:
+    from berg.apiserver.admission.figures import Told
     from berg.machinery.cel.library.authorizer import Ask
 
 
@@ -101,16 +103,23 @@ def _variables(scope: Scope) -> Any:
     return Variables()
 
 
-def hold(conditions: Iterable[Obj], scope: Scope, *, ignore: bool) -> bool:
+def hold(conditions: Iterable[Obj], scope: Scope, *, ignore: bool, told: Told | None = None) -> bool:
     """Whether all conditions hold. One that is false decides; else a fault does, by raising Fault or, when the
     failure policy is Ignore, by not holding."""
+    if not conditions:
+        return True
     faults: list[str] = []
-    for condition in conditions:
-        try:
-            if scope.evaluate(condition["expression"]) is False:
-                return False
-        except Fault as e:
-            faults.append(str(e))
+    started = perf_counter()
+    try:
+        for condition in conditions:
+            try:
+                if scope.evaluate(condition["expression"]) is False:
+                    return False
+            except Fault as e:
+                faults.append(str(e))
+    finally:
+        if told is not None:
+            told(perf_counter() - started, len(faults))
     if not faults:
         return True
     if ignore:

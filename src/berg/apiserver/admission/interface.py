@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from berg.apiserver.auth.authorization import AuthzAttributes, Verdict
 from berg.apiserver.http.message import User
 from berg.machinery.clock import Clock
+from berg.machinery.metrics import Registry
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 
@@ -64,6 +65,8 @@ class Attributes:
     """the resource in the version the client asked for, where that is not `resource`'s"""
     decisions: dict[object, Verdict] | None = None
     """what a webhook has said to expressions that asked the authorizer"""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """the request's"""
     rounds: Rounds | None = None
     """made by the first plugin that may want the mutating plugins run once more"""
 
@@ -130,6 +133,7 @@ class Plugin:
     def __init__(self, api: Api, config: Obj | None = None) -> None:
         self.api = api
         self.config = config or {}
+        self.metrics: Registry = getattr(api, "metrics", None) or Registry()
 
     def handles(self, a: Attributes) -> bool:
         return True

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -20,6 +20,7 @@ from berg.apiserver.audit.policy import NONE, REQUEST_RESPONSE, Policy, Verdict
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.rest import NotServed
 from berg.machinery.clock import Clock, rfc3339_micro
+from berg.machinery.metrics import Registry, Samples
 from berg.machinery.status import ApiError, Obj, internal_error
 
 log = logging.getLogger(__name__)
@@ -161,20 +162,18 @@ class Recorder:
         for backend in self._backends:
             await backend.close()
 
-    def gauges(self) -> dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, float]]]]]:
-        def by(label: str, counts: Counter[str]) -> Callable[[], Iterator[tuple[str, float]]]:
-            return lambda: ((f'{{{label}="{k}"}}', v) for k, v in counts.items())
+    def describe(self, registry: Registry) -> None:
+        def by(counts: Counter[str]) -> Callable[[], Samples]:
+            return lambda: [((name,), count) for name, count in counts.items()]
 
-        return {
-            "apiserver_audit_event_total": ("counter", "Audit events.", lambda: iter([("", self.recorded)])),
-            "apiserver_audit_error_total": ("counter", "Audit events lost.", by("plugin", backends.errors)),
-            "apiserver_audit_level_total": ("counter", "Requests by audit level.", by("level", self.levels)),
-            "apiserver_audit_requests_rejected_total": (
-                "counter",
-                "Requests refused because they could not be recorded.",
-                lambda: iter([("", self.rejected)]),
-            ),
-        }
+        prefix = "apiserver_audit"
+        registry.total(f"{prefix}_event_total", "[ALPHA] Audit events.", (), lambda: [((), self.recorded)])
+        help = "[ALPHA] Audit events lost."
+        registry.total(f"{prefix}_error_total", help, ("plugin",), by(backends.errors))
+        help = "[ALPHA] Requests by audit level."
+        registry.total(f"{prefix}_level_total", help, ("level",), by(self.levels))
+        help = "[ALPHA] Requests refused because they could not be recorded."
+        registry.total(f"{prefix}_requests_rejected_total", help, (), lambda: [((), self.rejected)])
 
 
 def _shown(request: Request, response: Response, verdict: Verdict) -> Any:

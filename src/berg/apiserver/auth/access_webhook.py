@@ -9,18 +9,20 @@ Source: k8s.io/apiserver plugin/pkg/authorizer/webhook/webhook.go, pkg/authoriza
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import orjson
 
 from berg.apiserver.auth import selectors
 from berg.apiserver.auth.authorization import NO_OPINION, AuthzAttributes, Decision, Verdict
+from berg.apiserver.auth.figures import WebhookFigures
 from berg.apiserver.http.remote import Backoff, Remote, RemoteError
 from berg.machinery.cel import EvaluationError
 from berg.machinery.cel.access import compile_over
 from berg.machinery.clock import Clock
+from berg.machinery.metrics import Registry
 from berg.machinery.status import Obj
 
 log = logging.getLogger(__name__)
@@ -44,15 +46,21 @@ class Terms:
 
 
 class AccessWebhook:
-    def __init__(self, remote: Remote, terms: Terms, clock: Clock, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        terms: Terms,
+        clock: Clock,
+        backoff: Backoff | None = None,
+        figures: WebhookFigures | None = None,
+    ) -> None:
         self._remote = remote
         self._terms = terms
         self._clock = clock
         self._backoff = backoff or Backoff()
         self._conditions = [compile_over("request", text) for text in terms.conditions]
         self._kept: dict[bytes, tuple[Verdict, float]] = {}
-        self.results: Counter[str] = Counter()
-        self.failed_open: Counter[str] = Counter()
+        self.figures = figures or WebhookFigures(Registry())
 
     @property
     def name(self) -> str:
@@ -61,7 +69,7 @@ class AccessWebhook:
     def authorize(self, a: AuthzAttributes) -> Verdict | Awaitable[Verdict]:
         spec = review_spec(a)
         try:
-            if not self._matches(spec):
+            if self._conditions and not self._told_matches(spec):
                 return NO_OPINION
         except EvaluationError as e:
             return Verdict(self._terms.on_failure, "", str(e))
@@ -72,6 +80,17 @@ class AccessWebhook:
                 return kept[0]
             del self._kept[key]
         return self._ask(key, spec, a)
+
+    def _told_matches(self, spec: Obj) -> bool:
+        """The same, counted."""
+        started = perf_counter()
+        holds, fault = False, True
+        try:
+            holds = self._matches(spec)
+            fault = False
+        finally:
+            self.figures.matched(self.name, started, holds=holds, fault=fault)
+        return holds
 
     def _matches(self, spec: Obj) -> bool:
         """Raises EvaluationError when a condition fails and none is false."""
@@ -95,15 +114,16 @@ class AccessWebhook:
             "spec": spec if terms.version == "v1" else _beta(spec),
             "status": {"allowed": False},
         }
+        started = perf_counter()
         try:
             answer = await self._remote.post_patiently(review, self._clock, self._backoff)
         except RemoteError as e:
-            self.results[e.result] += 1
+            self.figures.asked(self.name, e.result, started)
             if terms.on_failure is Decision.NO_OPINION:
-                self.failed_open[e.result] += 1
+                self.figures.failed_open.inc(self.name, e.result)
             log.error("Failed to make webhook authorizer request: %s", e)
             return Verdict(terms.on_failure, "", str(e))
-        self.results["success"] += 1
+        self.figures.asked(self.name, "success", started)
         status = answer.get("status") or {}
         verdict = _verdict(status)
         ttl_s = terms.authorized_s if status.get("allowed") else terms.unauthorized_s

@@ -203,7 +203,8 @@ class TokenFile:
             for row in csv.reader(f):
                 if len(row) >= 3 and not row[0].startswith("#"):
                     groups = tuple(g.strip() for g in row[3].split(",") if g.strip()) if len(row) > 3 else ()
-                    self._users[row[0].strip()] = User(row[1].strip(), row[2].strip(), groups)
+                    user = User(row[1].strip(), row[2].strip(), groups)
+                    self._users[row[0].strip()] = _authenticated(user)  # once, not for each request
 
     def authenticate_token(self, token: str, audiences: Sequence[str]) -> tuple[User, list[str]] | None:
         user = self._users.get(token)
@@ -214,7 +215,7 @@ class StaticTokens:
     """Tokens known to this process alone, such as the one its own parts use."""
 
     def __init__(self, users: dict[str, User]) -> None:
-        self.users = users
+        self.users = {token: _authenticated(user) for token, user in users.items()}
 
     def authenticate_token(self, token: str, audiences: Sequence[str]) -> tuple[User, list[str]] | None:
         user = self.users.get(token)

@@ -89,41 +89,49 @@ class Union:
 
     def __init__(self, authorizers: Sequence[Authorizer]) -> None:
         self.authorizers = authorizers
+        self.decisions: dict[tuple[Authorizer, bool], int] = {}
+        """who decided, whether it was allowed → how often"""
 
     def authorize(self, a: AuthzAttributes) -> Answer:
         if MASTERS in a.user.groups:
             return ALLOWED
-        return _ask(a, iter(self.authorizers), [], [])
+        return self._ask(a, iter(self.authorizers), [], [])
 
+    def _ask(self, a: AuthzAttributes, left: Iterator[Authorizer], reasons: list[str], errors: list[str]) -> Answer:
+        for authorizer in left:
+            answer = authorizer.authorize(a)
+            if not isinstance(answer, Verdict):
+                return self._wait(a, authorizer, answer, left, reasons, errors)
+            if self._decided(authorizer, answer, reasons, errors):
+                return answer
+        if not reasons and not errors:
+            return NO_OPINION
+        return Verdict(Decision.NO_OPINION, "\n".join(reasons), _joined(errors))
 
-def _ask(a: AuthzAttributes, left: Iterator[Authorizer], reasons: list[str], errors: list[str]) -> Answer:
-    for authorizer in left:
-        answer = authorizer.authorize(a)
-        if not isinstance(answer, Verdict):
-            return _wait(a, answer, left, reasons, errors)
-        decided = _decided(answer, reasons, errors)
-        if decided is not None:
-            return decided
-    if not reasons and not errors:
-        return NO_OPINION
-    return Verdict(Decision.NO_OPINION, "\n".join(reasons), _joined(errors))
+    async def _wait(
+        self,
+        a: AuthzAttributes,
+        authorizer: Authorizer,
+        answer: Awaitable[Verdict],
+        left: Iterator[Authorizer],
+        reasons: list[str],
+        errors: list[str],
+    ) -> Verdict:
+        verdict = await answer
+        if self._decided(authorizer, verdict, reasons, errors):
+            return verdict
+        return await settled(self._ask(a, left, reasons, errors))
 
-
-async def _wait(
-    a: AuthzAttributes, answer: Awaitable[Verdict], left: Iterator[Authorizer], reasons: list[str], errors: list[str]
-) -> Verdict:
-    decided = _decided(await answer, reasons, errors)
-    return decided if decided is not None else await settled(_ask(a, left, reasons, errors))
-
-
-def _decided(verdict: Verdict, reasons: list[str], errors: list[str]) -> Verdict | None:
-    if verdict.decision is not Decision.NO_OPINION:
-        return verdict
-    if verdict.reason:
-        reasons.append(verdict.reason)
-    if verdict.error:
-        errors.append(verdict.error)
-    return None
+    def _decided(self, authorizer: Authorizer, verdict: Verdict, reasons: list[str], errors: list[str]) -> bool:
+        if verdict.decision is not Decision.NO_OPINION:
+            key = (authorizer, verdict.decision is Decision.ALLOW)
+            self.decisions[key] = self.decisions.get(key, 0) + 1
+            return True
+        if verdict.reason:
+            reasons.append(verdict.reason)
+        if verdict.error:
+            errors.append(verdict.error)
+        return False
 
 
 def _joined(errors: list[str]) -> str:

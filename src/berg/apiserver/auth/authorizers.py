@@ -5,18 +5,19 @@ Source: kubernetes pkg/kubeapiserver/authorizer.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from berg.apiserver import files
 from berg.apiserver.auth import authorization, authorization_config
 from berg.apiserver.auth.authorization import AlwaysAllow, AlwaysDeny, Authorizer, Decision, Union
 from berg.apiserver.auth.configuration_file import BadConfiguration
+from berg.apiserver.auth.figures import WebhookFigures
 from berg.apiserver.auth.rbac import RBACAuthorizer
 from berg.apiserver.registry.services import Services
-from berg.apiserver.reloads import Gauges, Reloads
+from berg.apiserver.reloads import Reloads
 from berg.machinery import duration
+from berg.machinery.metrics import Registry, Samples
 from berg.machinery.status import Obj
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
@@ -33,6 +34,9 @@ class Authorizers:
         found = authorization_config.of(config)
         self._first = [a["type"] for a in found["authorizers"]]
         self._known: dict[str, Authorizer] = {}
+        self._named: dict[Authorizer, tuple[str, str]] = {}
+        """type and name of each that there is or was"""
+        self.webhooks = WebhookFigures(services.metrics)
         self._read: Obj = found
         self.union = Union([self._make(a) for a in found["authorizers"]])
         self.reloads: Reloads | None = None
@@ -41,6 +45,11 @@ class Authorizers:
             spawn(files.follow([config.authorization_config], self.reload, config.clock))
 
     def _make(self, one: Obj) -> Authorizer:
+        found = self._found(one)
+        self._named[found] = (one["type"], one.get("name") or one["type"].lower())
+        return found
+
+    def _found(self, one: Obj) -> Authorizer:
         type_ = one["type"]
         if type_ == "Webhook":
             return self._webhook(one["name"], one["webhook"])
@@ -91,7 +100,7 @@ class Authorizers:
         )
         file = webhook["connectionInfo"].get("kubeConfigFile") or ""
         server = remote.read(file, timeout_s=duration.seconds(webhook["timeout"]))
-        return AccessWebhook(server, terms, self._config.clock)
+        return AccessWebhook(server, terms, self._config.clock, figures=self.webhooks)
 
     async def reload(self) -> None:
         """The authorizers of the file as it is now; the old ones stay when it cannot be used."""
@@ -115,29 +124,19 @@ class Authorizers:
         for one in self.union.authorizers:
             await _close(one)
 
-    def gauges(self) -> Gauges:
-        def of_webhooks(which: str) -> Callable[[], Iterator[tuple[str, float]]]:
-            def samples() -> Iterator[tuple[str, float]]:
-                for one in self.union.authorizers:
-                    counts: Counter[str] | None = getattr(one, which, None)
-                    for result, count in counts.items() if counts is not None else ():
-                        yield f'{{name="{one.name}",result="{result}"}}', count  # type: ignore[attr-defined]
+    def describe(self, registry: Registry) -> None:
+        def decisions() -> Samples:
+            sums: dict[tuple[str, ...], int] = {}
+            for (authorizer, allowed), count in self.union.decisions.items():
+                type_, name = self._named[authorizer]
+                labels = ("allowed" if allowed else "denied", name, type_)
+                sums[labels] = sums.get(labels, 0) + count
+            return sums.items()
 
-            return samples
-
-        gauges: Gauges = {
-            "apiserver_authorization_webhook_evaluations_total": (
-                "counter",
-                "Round-trips to authorization webhooks.",
-                of_webhooks("results"),
-            ),
-            "apiserver_authorization_webhook_evaluations_fail_open_total": (
-                "counter",
-                "NoOpinion results due to webhook timeout or error.",
-                of_webhooks("failed_open"),
-            ),
-        }
-        return gauges | (self.reloads.gauges() if self.reloads is not None else {})
+        help = "[ALPHA] Decisions that were final, by who made them."
+        registry.total("apiserver_authorization_decisions_total", help, ("decision", "name", "type"), decisions)
+        if self.reloads is not None:
+            self.reloads.describe(registry)
 
 
 async def _close(authorizer: authorization.Authorizer) -> None:

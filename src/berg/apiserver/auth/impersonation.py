@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from time import perf_counter
 from urllib.parse import unquote
 
 from berg.apiserver.auth import authorization, extra_keys
 from berg.apiserver.auth.authentication import AUTHENTICATED, UNAUTHENTICATED
-from berg.apiserver.auth.authorization import MASTERS, Authorizer, AuthzAttributes
+from berg.apiserver.auth.authorization import MASTERS, Authorizer, AuthzAttributes, Verdict
 from berg.apiserver.http.message import Request, User
 from berg.machinery import names, status
+from berg.machinery.metrics import Histogram, Registry, exponential
 
 _EXTRA = "impersonate-extra-"
 _NODE = "system:node:"
@@ -30,12 +32,36 @@ _ACCOUNT = "system:serviceaccount:"
 _NODES = "system:nodes"
 _NODE_NAME = "authentication.kubernetes.io/node-name"
 _AUTHN = "authentication.k8s.io"
+_SECONDS = exponential(0.001, 2, 15)
 _MANY = 4
 """from so many groups or extra values on it is asked first whether all are allowed"""
 
 
-async def impersonate(request: Request, authorizer: Authorizer, *, constrained: bool = True) -> User:
+class Figures:
+    """What is counted of it."""
+
+    def __init__(self) -> None:
+        labels, prefix = ("decision", "mode"), "apiserver_impersonation"
+        self.attempts = Histogram(labels, _SECONDS)
+        self.questions = Histogram(labels, _SECONDS)
+        self._told = (
+            (f"{prefix}_attempts", "Attempts to act as somebody else", self.attempts),
+            (f"{prefix}_authorization_attempts", "Questions whether somebody may", self.questions),
+        )
+
+    def describe(self, registry: Registry) -> None:
+        for name, what, kept in self._told:
+            registry.distribution(f"{name}_duration_seconds", f"[ALPHA] {what}: how long.", _SECONDS, kept.labels,
+                                  kept.cells)  # fmt: skip
+            registry.total(f"{name}_total", f"[ALPHA] {what}.", kept.labels,
+                           lambda kept=kept: [(k, c.count) for k, c in kept.cells()])  # type: ignore[misc]  # fmt: skip
+
+
+async def impersonate(
+    request: Request, authorizer: Authorizer, *, constrained: bool = True, figures: Figures | None = None
+) -> User:
     """The user to act as. Raises Forbidden, or BadRequest when no user is named."""
+    figures = figures or Figures()
     requestor = request.user
     assert requestor is not None
     wanted = _wanted(request)
@@ -43,19 +69,22 @@ async def impersonate(request: Request, authorizer: Authorizer, *, constrained: 
         return requestor
     asked = authorization.attributes_of(requestor, request.info)
     fault: status.ApiError | None = None
+    started = perf_counter()
     for mode in _MODES if constrained else ("legacy",):
         if not _fits(mode, wanted, requestor):
             continue
         try:
-            user = await _Attempt(mode, authorizer, requestor, asked).user(wanted)
+            user = await _Attempt(mode, authorizer, requestor, asked, figures).user(wanted)
         except status.ApiError as e:
             fault = fault or e
             continue
+        figures.attempts.observe(perf_counter() - started, "allowed", mode)
         request.attributes["impersonator"] = requestor
         if mode != "legacy":
             request.attributes["impersonation_constraint"] = f"impersonate:{mode}"
         return user
     assert fault is not None
+    figures.attempts.observe(perf_counter() - started, "denied", "")
     raise fault
 
 
@@ -120,6 +149,7 @@ class _Attempt:
     requestor: User
     asked: AuthzAttributes
     """what the request is about"""
+    figures: Figures
 
     async def user(self, wanted: User) -> User:
         """Raises Forbidden."""
@@ -151,7 +181,7 @@ class _Attempt:
             # what is decided must hold for every service account on every node: only which extra keys there are counts
             extra = {"authentication.kubernetes.io/associated-node-keys": sorted(question.user.extra)}
             question = replace(question, user=replace(question.user, extra=extra))
-        verdict = await authorization.settled(self.authorizer.authorize(question))
+        verdict = await self._ask(question)
         if not verdict.allowed:
             why = ": ".join(t for t in (verdict.error, verdict.reason) if t)
             raise authorization.forbidden(question, why)
@@ -198,7 +228,14 @@ class _Attempt:
                 await self._may(replace(question, subresource=key, name=value))
 
     async def _allowed(self, question: AuthzAttributes) -> bool:
-        return (await authorization.settled(self.authorizer.authorize(question))).allowed
+        return (await self._ask(question)).allowed
+
+    async def _ask(self, question: AuthzAttributes) -> Verdict:
+        started = perf_counter()
+        verdict = await authorization.settled(self.authorizer.authorize(question))
+        decision = "allowed" if verdict.allowed else "denied"
+        self.figures.questions.observe(perf_counter() - started, decision, self.mode)
+        return verdict
 
 
 def _extra_fault(extra: dict[str, list[str]]) -> str:

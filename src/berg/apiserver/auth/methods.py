@@ -10,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from berg.apiserver import files
 from berg.apiserver.auth import authentication
 from berg.apiserver.auth.authentication import Anonymous, Authentication, Bearer, Found, TokenAuthenticator
 from berg.apiserver.auth.bootstrap_tokens import BootstrapTokens
+from berg.apiserver.auth.figures import IssuerFigures, describe_accounts, describe_caches
 from berg.apiserver.auth.serviceaccount import Lookup, ServiceAccountTokens
 from berg.apiserver.config import Config
-from berg.apiserver.reloads import Gauges, Reloads
+from berg.apiserver.reloads import Reloads
+from berg.machinery.metrics import Registry
 from berg.machinery.status import Obj
+
+if TYPE_CHECKING:
+    from berg.apiserver.auth.oidc import JWTAuthenticator
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class Issuers(Bearer):
 class Methods:
     """`close()` when the server stops."""
 
-    def __init__(self, config: Config, lookup: Lookup, spawn: Spawn, server: str) -> None:
+    def __init__(self, config: Config, lookup: Lookup, spawn: Spawn, server: str, registry: Registry) -> None:
         """Raises ValueError, OSError when something of the configuration cannot be used."""
         if config.service_account_signing_endpoint:
             told = "service-account-signing-endpoint: tokens are signed here; give --service-account-signing-key-file"
@@ -77,7 +82,9 @@ class Methods:
             extend=config.service_account_extend_token_expiration,
         )
         self.audiences = self.tokens.audiences
+        self._caches = [self.tokens.cache]
         self._issuers: Issuers | None = None
+        self._issuer_figures = IssuerFigures(server, registry)
         self._webhook: Any = None
         self.reloads: Reloads | None = None
         anonymous = Anonymous(config.anonymous_auth is not False)
@@ -132,6 +139,7 @@ class Methods:
             ttl_s=config.authentication_token_webhook_cache_ttl_s,
             clock=config.clock,
         )
+        self._caches.append(self._webhook.cache)
         return self._webhook
 
     # ---- JWT issuers
@@ -160,7 +168,18 @@ class Methods:
         from berg.apiserver.auth.oidc import JWTAuthenticator
 
         algorithms = authentication_config.algorithms(self.config)
-        return [JWTAuthenticator(one, clock=self.config.clock, algorithms=algorithms) for one in found.get("jwt") or ()]
+        members = [
+            JWTAuthenticator(one, clock=self.config.clock, algorithms=algorithms) for one in found.get("jwt") or ()
+        ]
+        for member in members:
+            self._watch(member)
+            self._caches.append(member.cache)
+        return members
+
+    def _watch(self, member: JWTAuthenticator) -> None:
+        figures, issuer = self._issuer_figures, member.issuer
+        member.verified = lambda started, ok: figures.verified(member.url, started, ok=ok)
+        issuer.fetched = lambda ok: figures.fetched(member.url, issuer.jwks_hash, ok=ok)
 
     async def reload(self) -> None:
         """The issuers of the file as it is now, once all of them answer; the old ones stay when they do not. Who is
@@ -180,6 +199,8 @@ class Methods:
         old = self._issuers.use(members, found.get("jwt") or [])
         self.reloads.done(well=True)
         for member in old:
+            if all(m.url != member.url for m in members):
+                self._issuer_figures.gone(member.url)
             await member.close()
 
     async def _healthy(self, members: list[Any]) -> None:
@@ -198,8 +219,11 @@ class Methods:
         for authorities in self.authorities:
             authorities.reload()
 
-    def gauges(self) -> Gauges:
-        return self.reloads.gauges() if self.reloads is not None else {}
+    def describe(self, registry: Registry) -> None:
+        describe_caches(self._caches, registry)
+        describe_accounts(self.tokens.counts, registry)
+        if self.reloads is not None:
+            self.reloads.describe(registry)
 
     async def close(self) -> None:
         for member in self._issuers.members if self._issuers is not None else ():

@@ -20,10 +20,12 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any
 
 from berg.apiserver.auth.authentication import Found, Unauthorized
 from berg.apiserver.auth.claims import Mapping, json_kind
+from berg.apiserver.auth.figures import CacheFigures
 from berg.apiserver.http.message import User
 from berg.machinery.clock import Clock
 from berg.machinery.status import Obj
@@ -149,6 +151,9 @@ class JWTAuthenticator:
         self._elsewhere: dict[str, Issuer] = {}
         """issuers of distributed claims"""
         self._kept: dict[str, tuple[User, float]] = {}
+        self.cache = CacheFigures()
+        self.verified: Callable[[float, bool], None] = lambda started, ok: None
+        """told when a token was looked into, since when, and whether it was good"""
         self.fault: str | None = f'oidc: authenticator for issuer "{self.url}" is not initialized'
 
     # ---- the issuer
@@ -173,10 +178,40 @@ class JWTAuthenticator:
     def authenticate_token(self, token: str, audiences: Sequence[str]) -> Found | Awaitable[Found]:
         kept = self._kept.get(token)
         if kept is not None and self._clock.monotonic() < kept[1]:
+            self.cache.hits += 1
             return kept[0], list(audiences)
         header, claims = _untrusted(token)
         if claims is None or _issuer_of(claims) != self.url:
             return None
+        started = perf_counter()
+        try:
+            found = self._looked_into(token, header, audiences)
+        except Unauthorized:
+            self._told(started, ok=False)
+            raise
+        if isinstance(found, tuple):
+            self._told(started, ok=True)
+            return found
+        return self._waited_for(started, found)
+
+    async def _waited_for(self, started: float, answer: Awaitable[Found]) -> Found:
+        self.cache.asking += 1
+        ok = False
+        try:
+            found = await answer
+            ok = True
+        finally:
+            self.cache.asking -= 1
+            self._told(started, ok=ok)
+        return found
+
+    def _told(self, started: float, *, ok: bool) -> None:
+        self.cache.missed(started, ok=ok)
+        self.verified(started, ok)
+
+    def _looked_into(
+        self, token: str, header: Obj, audiences: Sequence[str]
+    ) -> tuple[User, list[str]] | Awaitable[Found]:
         signature = token.rpartition(".")[2]
         if len(signature) % 4 == 1:  # no base64 is that long
             why = f"malformed jwt: illegal base64 data at input byte {len(signature) - 1}"

@@ -10,8 +10,11 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Sequence
+from functools import partial
+from time import perf_counter
 
 from berg.apiserver.auth.authentication import Found, Unauthorized
+from berg.apiserver.auth.figures import CacheFigures
 from berg.apiserver.http.message import User
 from berg.apiserver.http.remote import Backoff, Remote, RemoteError
 from berg.machinery.clock import Clock
@@ -43,6 +46,7 @@ class TokenWebhook:
             told = f'unsupported webhook authenticator version "{version}", supported versions are {known}'
             raise ValueError(told)
         self._remote = remote
+        self.cache = CacheFigures()
         self._version = version
         self._audiences = list(audiences)
         self._ttl_s = ttl_s
@@ -58,13 +62,26 @@ class TokenWebhook:
         kept = self._kept.get(key)
         if kept is not None:
             if self._clock.monotonic() < kept[1]:
+                self.cache.hits += 1
                 return kept[0]
             del self._kept[key]
         asked = self._asked.get(key)
-        if asked is None:  # the same token by many requests at once is asked for once
+        if asked is not None:  # the same token by many requests at once is asked for once
+            self.cache.blocked += 1
+            asked.add_done_callback(self._unblocked)
+        else:
             asked = self._asked[key] = asyncio.get_running_loop().create_task(self._ask(key, token, wanted))
-            asked.add_done_callback(lambda _: self._asked.pop(key, None))
+            asked.add_done_callback(partial(self._answered, key, perf_counter()))
+            self.cache.asking += 1
         return asyncio.shield(asked)
+
+    def _answered(self, key: bytes, started: float, task: asyncio.Task[Found]) -> None:
+        self._asked.pop(key, None)
+        self.cache.asking -= 1
+        self.cache.missed(started, ok=not task.cancelled() and task.exception() is None)
+
+    def _unblocked(self, _: asyncio.Task[Found]) -> None:
+        self.cache.blocked -= 1
 
     async def _ask(self, key: bytes, token: str, wanted: list[str]) -> Found:
         review: Obj = {

@@ -42,36 +42,33 @@ def _half_up(value: float) -> int:
 class Demand:
     """Seats asked for over time."""
 
-    __slots__ = ("_at", "_began", "_now", "_squares", "_sum", "average", "deviation", "high", "smoothed")
+    __slots__ = ("_began", "_high", "_squares", "_sum", "average", "deviation", "high", "smoothed")
 
     def __init__(self, now: float) -> None:
-        self._began = self._at = now
-        self._now = 0
+        self._began = now
         self._sum = self._squares = 0.0
+        self._high = 0
         self.high = 0
-        """the most there was in this period"""
+        """the most there was"""
         self.average = self.deviation = self.smoothed = 0.0
-        """as of the last period"""
+        """all as of the last period"""
 
-    def note(self, seats: int, now: float) -> None:
-        passed, before = now - self._at, self._now
-        self._sum += before * passed
-        self._squares += before * before * passed
-        self._at, self._now = now, seats
-        if seats > self.high:
-            self.high = seats
+    def add(self, seats: int, seconds: float) -> None:
+        self._sum += seats * seconds
+        self._squares += seats * seats * seconds
+        if seats > self._high:
+            self._high = seats
 
     def close(self, now: float) -> int:
         """Ends a period; gives the most there was in it."""
-        self.note(self._now, now)
-        length, high = now - self._began, self.high
+        length, self.high = now - self._began, self._high
         if length > 0:
             self.average = self._sum / length
             self.deviation = math.sqrt(max(self._squares / length - self.average**2, 0.0))
             envelope = self.average + self.deviation
             self.smoothed = max(envelope, SMOOTHING * self.smoothed + (1 - SMOOTHING) * envelope)
-        self._began, self._sum, self._squares, self.high = now, 0.0, 0.0, self._now
-        return high
+        self._began, self._sum, self._squares, self._high = now, 0.0, 0.0, 0
+        return self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +83,14 @@ class Ask:
     def least(self) -> int:
         return max(self.limits.least, min(self.limits.nominal, self.high))
 
+    @property
+    def target(self) -> float:
+        return max(self.least, self.smoothed)
+
+    @property
+    def item(self) -> Item:
+        return self.least, self.limits.most, self.target
+
 
 def deal(total: int, exempt: int, asks: Sequence[Ask]) -> list[int]:
     """Seats for each. `total`: of all levels; `exempt`: what exempt levels use of them."""
@@ -96,25 +101,31 @@ def deal(total: int, exempt: int, asks: Sequence[Ask]) -> list[int]:
     if left <= wanted:
         part = (left - kept) / (wanted - kept)
         return [a.limits.least + _half_up((a.least - a.limits.least) * part) for a in asks]
-    return [
-        _half_up(seats) for seats in fair(total, [(a.least, a.limits.most, max(a.least, a.smoothed)) for a in asks])
-    ]
+    return [_half_up(seats) for seats in fair(total, [a.item for a in asks])]
 
 
-def fair(total: int, items: Sequence[tuple[float, float, float]]) -> list[float]:
-    """Items are (least, most, target). All get the same proportion of their target, as far as their bounds let them,
-    so that together they get `total`."""
-    targets = [max(target, _LEAST_TARGET) for _, _, target in items]
+Item = tuple[float, float, float]
+"""least, most, target"""
 
-    def dealt(proportion: float) -> list[float]:
-        return [min(max(low, proportion * t), high) for (low, high, _), t in zip(items, targets, strict=True)]
 
-    bounds = sorted({b / t for (low, high, _), t in zip(items, targets, strict=True) for b in (low, high)})
-    if not bounds or sum(dealt(bounds[0])) >= total:
-        return [low for low, _, _ in items]
+def fair(total: int, items: Sequence[Item]) -> list[float]:
+    """All get the same proportion of their target, as far as their bounds let them, so that together they get
+    `total`."""
+    return _dealt(fraction(total, items), items)
+
+
+def fraction(total: int, items: Sequence[Item]) -> float:
+    """That proportion."""
+    bounds = sorted({b / max(t, _LEAST_TARGET) for low, high, t in items for b in (low, high)})
+    if not bounds or sum(_dealt(bounds[0], items)) >= total:
+        return bounds[0] if bounds else 0.0
     for before, after in pairwise(bounds):
         # Between two bounds the sum is a straight line.
-        below, above = sum(dealt(before)), sum(dealt(after))
+        below, above = sum(_dealt(before, items)), sum(_dealt(after, items))
         if above >= total:
-            return dealt(before + (after - before) * (total - below) / (above - below) if above > below else after)
-    return [high for _, high, _ in items]
+            return before + (after - before) * (total - below) / (above - below) if above > below else after
+    return bounds[-1]
+
+
+def _dealt(proportion: float, items: Sequence[Item]) -> list[float]:
+    return [min(max(low, proportion * max(target, _LEAST_TARGET)), high) for low, high, target in items]

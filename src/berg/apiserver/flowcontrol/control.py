@@ -15,20 +15,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
+from time import monotonic, perf_counter
 from typing import Any
 
 from berg.apiserver.flowcontrol import borrowing
 from berg.apiserver.flowcontrol.borrowing import Ask
+from berg.apiserver.flowcontrol.figures import Figures, LevelFigures, describe
 from berg.apiserver.flowcontrol.level import Level, Rejected
 from berg.apiserver.flowcontrol.turns import Turns
-from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import FLOW, Request, Response, User
+from berg.apiserver.metrics import TERMINATED, WAITED_S
 from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.services import Services
 from berg.apiserver.requestinfo import RequestInfo
+from berg.apiserver.traffic import MUTATING, WAITING_READ, WAITING_WRITE, Traffic
 from berg.machinery import meta, status
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
@@ -36,29 +38,16 @@ from berg.machinery.status import ApiError, Obj
 log = logging.getLogger(__name__)
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
-_WAITS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 _WIDE = frozenset(("list", "watch"))
 MAX_SEATS = 10
 OBJECTS_PER_SEAT = 100.0
-
-
-class Figures:
-    """What requests of one schema do at one level, for metrics."""
-
-    __slots__ = ("dispatched", "executing", "rejected", "schema", "seats", "waited", "waiting")
-
-    def __init__(self, schema: str) -> None:
-        self.schema = schema
-        self.executing = self.seats = self.waiting = self.dispatched = 0
-        self.rejected: dict[str, int] = {}
-        self.waited = Histogram(_WAITS)
 
 
 Next = Callable[[Request], Awaitable[Response]]
 
 
 class FlowControl:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, traffic: Traffic) -> None:
         self._services = services
         self._schemas_of = resource(f"flowschemas.{_GROUP}")
         self._levels_of = resource(f"prioritylevelconfigurations.{_GROUP}")
@@ -67,6 +56,10 @@ class FlowControl:
         self._found: dict[tuple[Any, ...], tuple[Obj | None, Level | None, Figures]] = {}
         self.figures: dict[tuple[str, str], Figures] = {}
         """(level, schema) → what happened there"""
+        self.level_figures: dict[str, LevelFigures] = {}
+        self.traffic = traffic
+        self.fair = 0.0
+        """the part of its target that each level was given when seats were last dealt"""
         self._turns = Turns()
         self._stale = True
         self._news = asyncio.Event()
@@ -74,6 +67,7 @@ class FlowControl:
         config = services.config
         self._seats = config.max_requests_inflight + config.max_mutating_requests_inflight
         self._wait_s = config.request_timeout_s / 4
+        describe(self, services.metrics)
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         for r in (self._schemas_of, self._levels_of):
@@ -92,9 +86,10 @@ class FlowControl:
 
     def deal(self) -> None:
         """Seats go where they were asked for."""
-        now = time.monotonic()
+        now = monotonic()
         exempt, total, asks, limited = 0, 0, [], []
         for level in self.current():
+            self.taken(level, now)
             high = level.demand.close(now)
             total += level.limits.nominal
             if level.exempt:
@@ -103,8 +98,16 @@ class FlowControl:
             else:
                 asks.append(Ask(level.limits, high, level.demand.smoothed))
                 limited.append(level)
-        for level, seats in zip(limited, borrowing.deal(total, exempt, asks), strict=True):
+        for level, ask, seats in zip(limited, asks, borrowing.deal(total, exempt, asks), strict=True):
+            level.target = ask.target
             level.resize(seats)
+        self.fair = borrowing.fraction(total, [ask.item for ask in asks])
+
+    def taken(self, level: Level, now: float | None = None) -> LevelFigures:
+        """What was noted of it is settled by the limits it has."""
+        found = self.level_figures.setdefault(level.name, LevelFigures())
+        found.take(level, monotonic() if now is None else now)
+        return found
 
     async def _tell(self) -> None:
         registry = self._services.registry(self._schemas_of)
@@ -161,15 +164,19 @@ class FlowControl:
             return await next_(request)
         width = self._width(request, info, level) if info.verb in _WIDE else 1
         if level.free(width):
-            level.start(width)
+            started = level.start(width)
         else:
-            await self._wait(level, figures, _flow(schema, user, info), width)
+            await self._wait(request, level, figures, _flow(schema, user, info), width)
+            started = monotonic()
         request.attributes[FLOW] = (schema["metadata"].get("uid", ""), level.uid)
-        figures.dispatched += 1
+        if info.verb in MUTATING:
+            figures.watched.observe(self._watchers(info))
         figures.executing += 1
         figures.seats += width
+        figures.dispatched += 1
         try:
             if width > 1:
+                figures.widths[width] = figures.widths.get(width, 0) + 1
                 await self._turns.take()
             return await next_(request)
         finally:
@@ -177,21 +184,37 @@ class FlowControl:
             figures.seats -= width
             if width > 1:  # its answer is yet to be written, which is done before the loop's next turn
                 asyncio.get_running_loop().call_soon(level.finish, width)
+                now = monotonic()
             else:
-                level.finish(width)
+                now = level.finish(width)
+            (figures.began if info.verb == "watch" else figures.took).observe(now - started)
 
-    async def _wait(self, level: Level, figures: Figures, flow: str, width: int) -> None:
+    async def _wait(self, request: Request, level: Level, figures: Figures, flow: str, width: int) -> None:
         """Raises TooManyRequests."""
-        started = time.perf_counter()
+        started, cell = perf_counter(), figures.gave_up
+        waiting = WAITING_WRITE if request.info.verb in MUTATING else WAITING_READ
         figures.waiting += 1
+        figures.asked += width
+        self.traffic.change(waiting, started)
         try:
-            await level.wait(flow, width, self._wait_s)
+            await level.wait(flow, width, self._wait_s, figures.lengths.observe)
+            cell = figures.waited
         except Rejected as e:
             figures.rejected[e.reason] = figures.rejected.get(e.reason, 0) + 1
+            request.attributes[TERMINATED] = True
             raise status.too_many_requests("too many requests, please try again later.", 1) from None
         finally:
+            now = perf_counter()
             figures.waiting -= 1
-            figures.waited.observe(time.perf_counter() - started)
+            figures.asked -= width
+            self.traffic.change(-waiting, now)
+            cell.observe(now - started)
+            request.attributes[WAITED_S] = now - started
+
+    def _watchers(self, info: RequestInfo) -> int:
+        """Who will be told of this write."""
+        registry = self._services.registries.get((info.api_group, info.resource))
+        return registry.cacher.interested(info.namespace, info.name) if registry and registry.cacher else 0
 
     def _width(self, request: Request, info: RequestInfo, level: Level) -> int:
         """A list takes seats by how much it goes through; a watch, where it begins with a list."""
@@ -216,6 +239,7 @@ class FlowControl:
         for obj in objs:
             name, part = obj["metadata"]["name"], _part(obj)
             level = self.levels.setdefault(name, Level(name))
+            self.taken(level)
             lendable, borrowing_ = part.get("lendablePercent") or 0, part.get("borrowingLimitPercent")
             level.configure(obj, borrowing.limits(_shares(obj), total, self._seats, lendable, borrowing_))
         for name in set(self.levels) - {o["metadata"]["name"] for o in objs}:
@@ -244,56 +268,10 @@ class FlowControl:
             self._compile()
         return self.levels.values()
 
-    def gauges(self) -> dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, float]]]]]:
-        def levels(read: Callable[[Level], float]) -> Callable[[], Iterator[tuple[str, float]]]:
-            return lambda: ((f'{{priority_level="{level.name}"}}', read(level)) for level in self.current())
-
-        def flows(read: Callable[[Figures], float]) -> Callable[[], Iterator[tuple[str, float]]]:
-            def samples() -> Iterator[tuple[str, float]]:
-                for (level, schema), figures in self.figures.items():
-                    if level:
-                        yield f'{{flow_schema="{schema}",priority_level="{level}"}}', read(figures)
-
-            return samples
-
-        def rejections() -> Iterator[tuple[str, float]]:
-            for (level, schema), figures in self.figures.items():
-                for reason, count in figures.rejected.items():
-                    yield f'{{flow_schema="{schema}",priority_level="{level}",reason="{reason}"}}', count
-
-        prefix = "apiserver_flowcontrol_"
-        return {
-            f"{prefix}nominal_limit_seats": (
-                "gauge",
-                "[BETA] Seats of each level.",
-                levels(lambda v: v.limits.nominal),
-            ),
-            f"{prefix}current_limit_seats": ("gauge", "[ALPHA] Seats just now.", levels(lambda v: v.limit)),
-            f"{prefix}lower_limit_seats": ("gauge", "[ALPHA] Seats kept.", levels(lambda v: v.limits.least)),
-            f"{prefix}upper_limit_seats": ("gauge", "[ALPHA] Seats at most.", levels(lambda v: v.limits.most)),
-            f"{prefix}demand_seats_average": ("gauge", "[ALPHA] Asked for.", levels(lambda v: v.demand.average)),
-            f"{prefix}demand_seats_smoothed": ("gauge", "[ALPHA] Smoothed.", levels(lambda v: v.demand.smoothed)),
-            f"{prefix}current_executing_requests": ("gauge", "[BETA] Under way now.", flows(lambda f: f.executing)),
-            f"{prefix}current_executing_seats": ("gauge", "[BETA] Seats taken now.", flows(lambda f: f.seats)),
-            f"{prefix}current_inqueue_requests": ("gauge", "[BETA] Waiting now.", flows(lambda f: f.waiting)),
-            f"{prefix}dispatched_requests_total": (
-                "counter",
-                "[BETA] Requests started.",
-                flows(lambda f: f.dispatched),
-            ),
-            f"{prefix}rejected_requests_total": ("counter", "[BETA] Requests refused.", rejections),
-        }
-
     def debug(self) -> dict[str, Callable[[Request], Response]]:
         from berg.apiserver.flowcontrol import dump
 
         return dump.answers(self)
-
-    def waits(self) -> Iterator[tuple[str, Histogram]]:
-        """Labels and how long requests waited."""
-        for (level, schema), figures in self.figures.items():
-            if level:
-                yield f'execute="true",flow_schema="{schema}",priority_level="{level}"', figures.waited
 
 
 def _is_told(schema: Obj, condition: Obj) -> bool:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 from berg.apiserver.flowcontrol.borrowing import Demand, Limits
+from berg.machinery.metrics import Timed
 from berg.machinery.status import Obj
 
 
@@ -45,7 +47,14 @@ class Level:
         self.limits = Limits(1, 1, 1)
         self.max_seats = 1
         """the most that one request may take"""
-        self.demand = Demand(time.monotonic())
+        now = monotonic()
+        self.demand = Demand(now)
+        self.spent = Timed((0, 0, 0, 0), now)
+        """how long so many seats and requests ran, and so many requests and seats waited"""
+        self.running = 0
+        """requests"""
+        self.target = 0.0
+        """seats it was to have when they were last dealt"""
         self._asked = 0
         """seats of what waits"""
         self.hand_size = 1
@@ -91,19 +100,27 @@ class Level:
         taken = self.executing + width
         return taken <= self.limit or (not self.executing and self.limit > 0)
 
-    def start(self, width: int) -> None:
+    def start(self, width: int) -> float:
+        """When that was."""
         self.executing += width
+        self.running += 1
         self.dispatched += 1
-        self.demand.note(self.executing + self._asked, time.monotonic())
+        now = monotonic()
+        self.spent.turn((self.executing, self.running, self.waiting, self._asked), now)
+        return now
 
-    def finish(self, width: int) -> None:
+    def finish(self, width: int) -> float:
+        """When that was."""
         self.executing -= width
-        self.demand.note(self.executing + self._asked, time.monotonic())
+        self.running -= 1
+        now = monotonic()
+        self.spent.turn((self.executing, self.running, self.waiting, self._asked), now)
         if self.waiting:
             self._dispatch()
+        return now
 
-    async def wait(self, flow: str, width: int, timeout_s: float) -> None:
-        """Until it may start; its seats are taken then. Raises Rejected."""
+    async def wait(self, flow: str, width: int, timeout_s: float, joined: Callable[[int], None] | None = None) -> None:
+        """Until it may start; its seats are taken then. `joined` is told how long its queue is. Raises Rejected."""
         if not self.queues:
             raise self._reject("concurrency-limit")
         queue = self._choose(flow)
@@ -114,9 +131,11 @@ class Level:
         if not queue.waiting:
             queue.served = max(queue.served, self._least)
         queue.waiting.append(entry)
+        if joined is not None:
+            joined(len(queue.waiting))
         self.waiting += 1
         self._asked += width
-        self.demand.note(self.executing + self._asked, time.monotonic())
+        self.spent.turn((self.executing, self.running, self.waiting, self._asked), monotonic())
         self._dispatch()
         try:
             async with asyncio.timeout(timeout_s):
@@ -131,6 +150,11 @@ class Level:
             if isinstance(e, TimeoutError):
                 raise self._reject("time-out") from None
             raise
+
+    @property
+    def room(self) -> int:
+        """How many requests may wait."""
+        return len(self.queues) * self.queue_length
 
     def _reject(self, reason: str) -> Rejected:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from berg.apiserver.http.message import User
 from berg.apiserver.registry.strategy import Context
@@ -29,6 +29,8 @@ class Call:
     admission: bool = True
     """False for what the server itself writes"""
     audit_annotations: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """the request's"""
 
     @property
     def dry_run(self) -> bool:

@@ -128,6 +128,7 @@ def _attributes(call: Call, obj: Obj) -> Attributes:
         call.dry_run,
         call.warnings,
         call.audit_annotations,
+        attributes=call.attributes,
         requested=call.requested,
     )
 

@@ -203,6 +203,7 @@ def _attributes(call: Call, old: Obj) -> Attributes:
         call.dry_run,
         call.warnings,
         call.audit_annotations,
+        attributes=call.attributes,
         requested=call.requested,
     )
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from berg.apiserver.histogram import Histogram
 from berg.apiserver.registry import conversion
 from berg.apiserver.registry.crowd import Crowd
 from berg.apiserver.registry.negotiation import CUSTOM_MEDIA_TYPES, MEDIA_TYPES
 from berg.apiserver.registry.strategy import Strategy
 from berg.machinery import names, schema, status
 from berg.machinery.codec import json as json_codec
+from berg.machinery.metrics import Cell
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 from berg.machinery.typedef import TypeDef
@@ -77,7 +77,7 @@ class Registry:
         self.strategy = strategy
         self.custom = custom
         self.media_types = CUSTOM_MEDIA_TYPES if custom else MEDIA_TYPES
-        self.watch_lists: dict[tuple[str, str], Histogram] = {}
+        self.watch_lists: dict[tuple[str, str], Cell] = {}
         """(version, scope) → how long watchers waited for what was there"""
         self.versions: dict[str, Resource] = {storage.api_version: storage}
         self.convert_custom: ConvertMany | None = None

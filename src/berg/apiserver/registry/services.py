@@ -25,6 +25,7 @@ from berg.apiserver.registry.registry import Registry, run_now
 from berg.apiserver.registry.strategy import Context, Strategy, strategy_of
 from berg.machinery.clock import Clock
 from berg.machinery.features import FeatureGates
+from berg.machinery.metrics import Registry as Metrics
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import Cacher
@@ -55,6 +56,8 @@ class Services:
         """asks webhooks; closed by the server"""
         self.service_allocation: Any = None
         """cluster IPs and node ports, set by the server"""
+        self.metrics = Metrics(config.disabled_metrics)
+        """what this server tells of itself; each part puts in what it counts"""
         self.features = FeatureGates(config.feature_gates)
         self.cbor = self.features.enabled("CBORServingAndStorage")
         self.secure_port = config.secure_port if config.secure_port > 0 else 6443

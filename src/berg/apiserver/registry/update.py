@@ -271,8 +271,9 @@ def _attributes(call: Call, obj: Obj, old: Obj, kind: tuple[str, str, str] | Non
         call.dry_run,
         call.warnings,
         call.audit_annotations,
-        kind,
-        call.requested,
+        attributes=call.attributes,
+        subresource_kind=kind,
+        requested=call.requested,
     )
 
 

@@ -62,6 +62,7 @@ def make_call(
         options_obj,
         manager,
         audit_annotations=request.attributes.setdefault("audit_annotations", {}),
+        attributes=request.attributes,
     )
 
 

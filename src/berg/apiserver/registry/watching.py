@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import cast
 
-from berg.apiserver.histogram import Histogram
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import listing, negotiation, table
 from berg.apiserver.registry.options import ListOptions
@@ -24,6 +23,7 @@ from berg.apiserver.registry.registry import Registry
 from berg.apiserver.registry.selection import Selection
 from berg.machinery import status
 from berg.machinery.codec import json as json_codec
+from berg.machinery.metrics import Cell
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEntry, CacheEvent
@@ -33,7 +33,7 @@ from berg.storage.interface import RevisionCompacted
 BOOKMARK_S = 60.0
 KEPT_FRAMES, LARGEST_KEPT_BYTES = 512, 64 * 1024
 MAX_COALESCED = 100
-_WATCH_LIST_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
+WATCH_LIST_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
 KEPT_CHUNKS, LARGEST_KEPT_CHUNK_BYTES = 8, 256 << 10
 
 
@@ -198,7 +198,7 @@ class Watch:
     def _observe(self, seconds: float) -> None:
         """How long it took until a watcher had everything that was there."""
         scope = "resource" if self.selection.key else "namespace" if self.selection.namespace else "cluster"
-        found = self.registry.watch_lists.setdefault((self.resource.version, scope), Histogram(_WATCH_LIST_S))
+        found = self.registry.watch_lists.setdefault((self.resource.version, scope), Cell(WATCH_LIST_S))
         found.observe(seconds)
 
     async def _frames(self, events: Sequence[CacheEvent]) -> list[bytes]:

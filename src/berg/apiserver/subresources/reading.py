@@ -48,7 +48,8 @@ async def admit(call: Call, obj: Obj, kind: tuple[str, str, str], *, operation: 
         call.dry_run,
         call.warnings,
         call.audit_annotations,
-        kind,
+        attributes=call.attributes,
+        subresource_kind=kind,
     )
     await call.registry.services.admission.run_mutating(attributes)
     await call.registry.services.admission.run_validating(attributes)

@@ -220,8 +220,9 @@ async def test_a_webhook_that_does_not_answer(server: TLSServer) -> None:
     webhook = _access(server, QuickClock())
     verdict = await settled(Union([webhook, AlwaysAllow()]).authorize(GET))
     assert verdict.allowed
-    assert webhook.results == {"error": 1}
-    assert webhook.failed_open == {"error": 1}
+    figures = webhook.figures
+    assert figures.evaluations.values == {("default", "error"): 1}
+    assert figures.failed_open.values == {("default", "error"): 1}
     alone = await settled(Union([webhook]).authorize(GET))
     assert alone == Verdict(Decision.NO_OPINION, "", "broken")
     denying = _access(server, QuickClock(), on_failure=Decision.DENY)

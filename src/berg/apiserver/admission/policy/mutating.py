@@ -5,11 +5,14 @@ Source: k8s.io/apiserver pkg/admission/plugin/policy/mutating.
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import orjson
 
 from berg.apiserver.admission import conditions, sight
 from berg.apiserver.admission.conditions import Fault
-from berg.apiserver.admission.interface import Attributes, Plugin, Rounds
+from berg.apiserver.admission.figures import ConditionFigures, PolicyFigures
+from berg.apiserver.admission.interface import Api, Attributes, Plugin, Rounds
 from berg.apiserver.admission.policy.invocations import Invocation, Misconfigured, fails_open, find
 from berg.apiserver.admission.policy.patches import mutated
 from berg.apiserver.admission.policy.scope import scope_of
@@ -17,7 +20,7 @@ from berg.apiserver.admission.refusal import forbidden
 from berg.apiserver.admission.sight import Sight
 from berg.machinery import schema
 from berg.machinery.resources import Resource, resource
-from berg.machinery.status import ApiError
+from berg.machinery.status import ApiError, Obj
 from berg.machinery.typedef import TypeDef
 
 _POLICIES = resource("mutatingadmissionpolicies.admissionregistration.k8s.io")
@@ -28,6 +31,11 @@ class MutatingAdmissionPolicy(Plugin):
     name = "MutatingAdmissionPolicy"
     mutating = True
     subresources = None
+
+    def __init__(self, api: Api, config: Obj | None = None) -> None:
+        super().__init__(api, config)
+        self._conditions = ConditionFigures(self.metrics, "policy", "validate")
+        self._checks = PolicyFigures(self.metrics, "mutating", "ALPHA")
 
     def handles(self, a: Attributes) -> bool:
         return not sight.is_configuration(a) and not sight.is_review(a)
@@ -59,7 +67,8 @@ class MutatingAdmissionPolicy(Plugin):
         key = (self.name, invocation.key)
         try:
             scope = await scope_of(self.api, a, invocation, seen)
-            if not conditions.hold(spec.get("matchConditions") or (), scope, ignore=open_):
+            told = self._conditions.of(name, a.operation)
+            if not conditions.hold(spec.get("matchConditions") or (), scope, ignore=open_, told=told):
                 return []
         except Fault as e:
             return [_told(name, invocation.binding, str(e))]
@@ -72,12 +81,15 @@ class MutatingAdmissionPolicy(Plugin):
                 scope = await scope_of(self.api, a, invocation, seen)
                 obj, _ = await seen.objects(invocation.resource)
                 assert obj is not None
+                started = perf_counter()
                 try:
                     changed = mutated(mutation, scope, obj, self._type_of(invocation.resource))
                 except Fault as e:
+                    self._checks.note(name, invocation.binding["metadata"]["name"], str(e), perf_counter() - started)
                     if not open_:
                         faults.append(_told(name, invocation.binding, str(e)))
                     continue
+                self._checks.note(name, invocation.binding["metadata"]["name"], None, perf_counter() - started)
                 await seen.take(orjson.loads(orjson.dumps(changed)), invocation.resource)
             if before != a.obj:
                 rounds.changed(self.name)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import orjson
 
 from berg.apiserver.admission import conditions, sight
 from berg.apiserver.admission.conditions import Fault, Scope
-from berg.apiserver.admission.interface import Attributes, Plugin
+from berg.apiserver.admission.figures import ConditionFigures, PolicyFigures
+from berg.apiserver.admission.interface import Api, Attributes, Plugin
 from berg.apiserver.admission.policy.invocations import Invocation, Misconfigured, fails_open, find
 from berg.apiserver.admission.policy.scope import scope_of
 from berg.apiserver.admission.refusal import forbidden
@@ -35,6 +37,8 @@ class Denial:
     message: str
     reason: str = ""
     index: int = 0
+    seconds: float = 0.0
+    """how long its expression took"""
 
     def text(self) -> str:
         name = self.policy["metadata"]["name"]
@@ -61,6 +65,11 @@ class ValidatingAdmissionPolicy(Plugin):
     validating = True
     subresources = None
 
+    def __init__(self, api: Api, config: Obj | None = None) -> None:
+        super().__init__(api, config)
+        self._conditions = ConditionFigures(self.metrics, "policy", "validate")
+        self._checks = PolicyFigures(self.metrics, "validating", "BETA", ("enforcement_action",))
+
     def handles(self, a: Attributes) -> bool:
         return not sight.is_configuration(a) and not sight.is_review(a)
 
@@ -75,35 +84,68 @@ class ValidatingAdmissionPolicy(Plugin):
                 continue
             scope = await scope_of(self.api, a, found, seen)
             own = notes.setdefault(found.policy["metadata"]["name"], _Notes())
-            for denial in _judge(found, scope):
-                denied += _act(a, found, denial)
-            denied += _annotate(found, scope, own)
+            for denial in self._judge(a, found, scope):
+                denied += self._act(a, found, denial)
+            for denial in _annotate(found, scope, own):
+                denied.append(denial)
+                self._note(found, denial, "deny")
         for policy, own in notes.items():
             for key, values in own.values.items():
                 a.audit_annotations[f"{policy}/{key}"] = ", ".join(values)
         if denied:
             raise _refusal(a, denied[0])
 
+    def _note(self, found: Invocation, denial: Denial, action: str) -> None:
+        policy, binding = found.policy["metadata"]["name"], found.binding["metadata"]["name"]
+        self._checks.note(policy, binding, denial.message, denial.seconds, action)
 
-def _judge(invocation: Invocation, scope: Scope) -> Iterator[Denial]:
-    policy, binding = invocation.policy, invocation.binding
-    spec = policy["spec"]
-    open_ = fails_open(policy)
-    try:
-        if not conditions.hold(spec.get("matchConditions") or (), scope, ignore=open_):
-            return
-    except Fault as e:
-        yield Denial(policy, binding, str(e))
-        return
-    for index, validation in enumerate(spec.get("validations") or ()):
+    def _judge(self, a: Attributes, invocation: Invocation, scope: Scope) -> Iterator[Denial]:
+        policy, binding = invocation.policy, invocation.binding
+        spec = policy["spec"]
+        open_ = fails_open(policy)
+        told = self._conditions.of(policy["metadata"]["name"], a.operation)
         try:
-            held = scope.evaluate(validation["expression"])
+            if not conditions.hold(spec.get("matchConditions") or (), scope, ignore=open_, told=told):
+                return
         except Fault as e:
-            if not open_:
-                yield Denial(policy, binding, str(e), index=index)
-            continue
-        if held is not True:
-            yield Denial(policy, binding, _message(validation, scope), validation.get("reason") or "Invalid", index)
+            yield Denial(policy, binding, str(e))
+            return
+        for index, validation in enumerate(spec.get("validations") or ()):
+            started = perf_counter()
+            try:
+                held = scope.evaluate(validation["expression"])
+            except Fault as e:
+                failed = Denial(policy, binding, str(e), index=index, seconds=perf_counter() - started)
+                if open_:
+                    self._note(invocation, failed, "allow")
+                else:
+                    yield failed
+                continue
+            if held is not True:
+                why, seconds = validation.get("reason") or "Invalid", perf_counter() - started
+                yield Denial(policy, binding, _message(validation, scope), why, index, seconds)
+
+    def _act(self, a: Attributes, invocation: Invocation, denial: Denial) -> Iterator[Denial]:
+        """What the binding wants done about it."""
+        binding = invocation.binding["spec"]
+        policy, bound = invocation.policy["metadata"]["name"], invocation.binding["metadata"]["name"]
+        for action in binding.get("validationActions") or ():
+            self._note(invocation, denial, action.lower())
+            match action:
+                case "Deny":
+                    yield denial
+                case "Warn":
+                    where = f"ValidatingAdmissionPolicy '{policy}' with binding '{bound}'"
+                    a.warnings.append(f"Validation failed for {where}: {denial.message}")
+                case "Audit":
+                    failure = {
+                        "message": denial.message,
+                        "policy": binding["policyName"],
+                        "binding": bound,
+                        "expressionIndex": denial.index,
+                        "validationActions": binding["validationActions"],
+                    }
+                    a.audit_annotations[_FAILURE] = orjson.dumps([failure]).decode()
 
 
 def _message(validation: Obj, scope: Scope) -> str:
@@ -122,28 +164,6 @@ def _message(validation: Obj, scope: Scope) -> str:
     )
 
 
-def _act(a: Attributes, invocation: Invocation, denial: Denial) -> Iterator[Denial]:
-    """What the binding wants done about it."""
-    binding = invocation.binding["spec"]
-    policy, bound = invocation.policy["metadata"]["name"], invocation.binding["metadata"]["name"]
-    for action in binding.get("validationActions") or ():
-        match action:
-            case "Deny":
-                yield denial
-            case "Warn":
-                where = f"ValidatingAdmissionPolicy '{policy}' with binding '{bound}'"
-                a.warnings.append(f"Validation failed for {where}: {denial.message}")
-            case "Audit":
-                failure = {
-                    "message": denial.message,
-                    "policy": binding["policyName"],
-                    "binding": bound,
-                    "expressionIndex": denial.index,
-                    "validationActions": binding["validationActions"],
-                }
-                a.audit_annotations[_FAILURE] = orjson.dumps([failure]).decode()
-
-
 def _annotate(invocation: Invocation, scope: Scope, notes: _Notes) -> Iterator[Denial]:
     policy = invocation.policy
     annotations = policy["spec"].get("auditAnnotations") or ()
@@ -155,11 +175,12 @@ def _annotate(invocation: Invocation, scope: Scope, notes: _Notes) -> Iterator[D
     except Fault:
         return
     for annotation in annotations:
+        started = perf_counter()
         try:
             value = scope.evaluate(annotation["valueExpression"])
         except Fault as e:
             if not fails_open(policy):
-                yield Denial(policy, invocation.binding, str(e))
+                yield Denial(policy, invocation.binding, str(e), seconds=perf_counter() - started)
             continue
         if isinstance(value, str) and value.strip():
             notes.add(annotation["key"], value.strip()[:_LONGEST_ANNOTATION])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from berg.apiserver.admission import authorizer, conditions, matching
+from berg.apiserver.admission.figures import ConditionFigures
 from berg.apiserver.admission.interface import Api, Attributes
 from berg.apiserver.admission.refusal import forbidden
 from berg.apiserver.admission.sight import Sight
@@ -46,9 +47,11 @@ class Invocation:
 class CallFailed(Exception):
     """The webhook could not be asked, which its failure policy judges."""
 
-    def __init__(self, hook: Hook, why: str) -> None:
+    def __init__(self, hook: Hook, why: str, code: int = 503) -> None:
+        """`code`: what metrics call it."""
         super().__init__(f'failed calling webhook "{hook.name}": {why}')
         self.hook = hook
+        self.code = code
 
     def error(self) -> ApiError:
         return status.internal_error(str(self))
@@ -64,7 +67,7 @@ def all_hooks(api: Api, configurations: Resource) -> Iterator[Hook]:
             yield Hook(configuration["metadata"]["name"], index, body)
 
 
-async def invocation(api: Api, a: Attributes, hook: Hook, sight: Sight) -> Invocation | None:
+async def invocation(api: Api, a: Attributes, hook: Hook, sight: Sight, figures: ConditionFigures) -> Invocation | None:
     """None when the request is none of the webhook's business. Raises ApiError."""
     body = hook.body
     found = matching.wanted(
@@ -81,7 +84,9 @@ async def invocation(api: Api, a: Attributes, hook: Hook, sight: Sight) -> Invoc
         base = {"object": obj, "oldObject": old, "request": sight.request(found, ""), **authorizer.variables(a)}
         scope = conditions.Scope(base, ask=authorizer.asking(api, a))
         try:
-            if not conditions.hold(body["matchConditions"], scope, ignore=hook.ignores_failure):
+            told = figures.of(hook.name, a.operation)
+            if not conditions.hold(body["matchConditions"], scope, ignore=hook.ignores_failure, told=told):
+                figures.excluded(hook.name, a.operation)
                 return None
         except conditions.Fault as e:
             raise forbidden(a, str(e)) from None

@@ -5,6 +5,7 @@ Source: k8s.io/apiserver pkg/admission/plugin/webhook/mutating.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -27,6 +28,7 @@ _PATCH_PREFIX = "patch.webhook.admission.k8s.io/round_{}_index_{}"
 class MutatingAdmissionWebhook(WebhookPlugin):
     name = "MutatingAdmissionWebhook"
     mutating = True
+    step = "admit"
     failed_open = "failed-open.mutation.webhook.admission.k8s.io"
 
     async def admit(self, a: Attributes) -> None:
@@ -38,7 +40,7 @@ class MutatingAdmissionWebhook(WebhookPlugin):
             rounds.changed(self.name)
         seen = Sight(self.api, a)
         for index, hook in enumerate(found):
-            invocation = await hooks.invocation(self.api, a, hook, seen)
+            invocation = await hooks.invocation(self.api, a, hook, seen, self.conditions)
             key = (self.name, hook.key)
             if invocation is None or (rounds.second and key not in rounds.due):
                 continue
@@ -53,17 +55,22 @@ class MutatingAdmissionWebhook(WebhookPlugin):
         """Whether the object has changed."""
         hook = invocation.hook
         changed = False
+        started = perf_counter()
         try:
             hooks.check_dry_run(a, hook)
             answer = await review.ask(self.caller, a, invocation, seen, mutating=True)
             if not answer.allowed:
-                raise review.denial(invocation, answer.result)
+                denial = review.denial(invocation, answer.result)
+                self.figures.denied(a, hook, perf_counter() - started, denial.code)
+                raise denial
             if answer.patch:
                 changed = await self._patch(a, invocation, answer.patch, seen)
                 a.audit_annotations[_PATCH_PREFIX.format(turn, index)] = _record(
                     hook, patch=answer.patch, patchType="JSONPatch"
                 )
+            self.figures.answered(a, hook, perf_counter() - started)
         except CallFailed as e:
+            self.figures.failed(a, e, perf_counter() - started)
             self.let_pass(a, e, turn, index)
         a.audit_annotations[_PREFIX.format(turn, index)] = _record(hook, mutated=changed)
         return changed

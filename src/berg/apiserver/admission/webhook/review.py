@@ -35,7 +35,7 @@ async def ask(client: Caller, a: Attributes, invocation: Invocation, sight: Sigh
     version = next((v for v in hook.body.get("admissionReviewVersions") or () if v in _VERSIONS), None)
     if version is None:
         why = "webhook does not accept known AdmissionReview versions (v1, v1beta1)"
-        raise CallFailed(hook, f"could not create admission objects: {why}")
+        raise CallFailed(hook, f"could not create admission objects: {why}", 400)
     uid = str(uuid.uuid4())
     obj, old = await sight.objects(invocation.resource)
     request = {**sight.request(invocation.resource, uid), "object": obj, "oldObject": old}

@@ -6,6 +6,7 @@ Source: k8s.io/apiserver pkg/admission/plugin/webhook/validating.
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 
 from berg.apiserver.admission.interface import Attributes
 from berg.apiserver.admission.sight import Sight
@@ -20,13 +21,14 @@ _CONFIGURATIONS = resource("validatingwebhookconfigurations.admissionregistratio
 class ValidatingAdmissionWebhook(WebhookPlugin):
     name = "ValidatingAdmissionWebhook"
     validating = True
+    step = "validating"
     failed_open = "failed-open.validating.webhook.admission.k8s.io"
 
     async def validate(self, a: Attributes) -> None:
         seen = Sight(self.api, a)
         found: list[Invocation] = []
         for hook in hooks.all_hooks(self.api, _CONFIGURATIONS):
-            invocation = await hooks.invocation(self.api, a, hook, seen)
+            invocation = await hooks.invocation(self.api, a, hook, seen, self.conditions)
             if invocation is not None:
                 found.append(invocation)
         if not found:
@@ -40,11 +42,16 @@ class ValidatingAdmissionWebhook(WebhookPlugin):
 
     async def _call(self, a: Attributes, invocation: Invocation, seen: Sight, index: int) -> None:
         hook = invocation.hook
+        started = perf_counter()
         try:
             hooks.check_dry_run(a, hook)
             answer = await review.ask(self.caller, a, invocation, seen, mutating=False)
         except CallFailed as e:
+            self.figures.failed(a, e, perf_counter() - started)
             self.let_pass(a, e, 0, index)
             return
         if not answer.allowed:
-            raise review.denial(invocation, answer.result)
+            denial = review.denial(invocation, answer.result)
+            self.figures.denied(a, hook, perf_counter() - started, denial.code)
+            raise denial
+        self.figures.answered(a, hook, perf_counter() - started)
