@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from berg.machinery.codec import json
-from berg.machinery.codec.json import quote
+from berg.machinery.quoting import quote
 
 _NONE: Any = object()
 
