@@ -165,6 +165,7 @@ class HTTP2Protocol(Connection):
         exchange = stream.state
         if isinstance(exchange, _Exchange) and exchange.task is not None:
             exchange.task.cancel()
+            exchange.task.add_done_callback(self._running.discard)  # what has not begun never comes to its end
 
     def _refuse_body(self, stream: Stream) -> None:
         stream.state = None

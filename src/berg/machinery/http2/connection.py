@@ -89,6 +89,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.loop = asyncio.get_running_loop()
+        self._spent_at = self.loop.time()
         limits = self.limits
         settings = (
             (f.S_FRAME, limits.frame_bytes),
