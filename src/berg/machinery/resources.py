@@ -73,6 +73,17 @@ class Resource:
         return "/".join(parts)
 
 
+def version_rank(version: str) -> tuple[int, int, int, str]:
+    """A key to sort by: v2 before v1, both before v2beta1, that before v1alpha1; anything else by name at the end."""
+    import re
+
+    match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+    if match is None:
+        return (3, 0, 0, version)
+    stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
+    return (stage, -int(match[1]), -int(match[3] or 0), "")
+
+
 class ResourceTable:
     """Resources found by group and plural, or by kind. The order of versions is upstream's preference."""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from berg.apiserver.aggregation.priorities import Priorities, ordered
 from berg.apiserver.http.message import Request, Response, User
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
@@ -67,12 +68,18 @@ class Aggregator:
         self.services = server.services
         self.registry = server.services.registry(resource("apiservices.apiregistration.k8s.io"))
         self.remotes: dict[tuple[str, str], Remote] = {}
+        self.priorities: dict[tuple[str, str], Priorities] = {}
+        """group version → what its APIService says"""
 
     async def start(self) -> None:
         self.registry.subscribe(self._changed)
         for obj in self.services.list(self.registry.storage):
             self._install(obj)
+        self._server.discovery.storage = self.services.storage_of
         self._server.discovery.remote = self._discovery
+        self._server.discovery.order = lambda listed, aggregated: ordered(
+            listed, self.priorities, aggregated=aggregated
+        )
         self._server.openapi.remote = self._openapi
         self._server.openapi.remote_v2 = lambda: [r.v2 for r in self.remotes.values() if r.v2 is not None]
         for name in ("services", "endpointslices.discovery.k8s.io"):
@@ -83,7 +90,10 @@ class Aggregator:
             if event.entry is None:
                 continue
             if event.type == "DELETED":
+                spec = event.entry.obj["spec"]
+                self.priorities.pop((spec.get("group") or "", spec["version"]), None)
                 self._uninstall(event.entry.name)
+                self._server.discovery.changed()
             else:
                 self._install(event.entry.obj)
 
@@ -101,6 +111,11 @@ class Aggregator:
 
     def _install(self, obj: Obj) -> None:
         name, spec = obj["metadata"]["name"], obj["spec"]
+        place = (spec.get("group") or "", spec["version"])
+        said = (spec["groupPriorityMinimum"], spec["versionPriority"])
+        if self.priorities.get(place) != said:
+            self.priorities[place] = said
+            self._server.discovery.changed()
         known = next((r for r in self.remotes.values() if r.name == name), None)
         if known is not None and known.spec == spec:
             return

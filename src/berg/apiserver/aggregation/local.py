@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 
+from berg.apiserver.aggregation import priorities
+from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.services import Services
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import ApiError, Obj
 
 AUTOMANAGED = "kube-aggregator.kubernetes.io/automanaged"
-_PRIORITIES = {"": 18000, "apps": 17800, "events.k8s.io": 17750, "authentication.k8s.io": 17700}
-_DEFAULT_PRIORITY = 17000
-_CUSTOM_PRIORITY, _CUSTOM_VERSION = 1000, 100
 
 
 class LocalServices:
@@ -28,26 +27,30 @@ class LocalServices:
         """`custom`: the group versions that come from CRDs."""
         wanted: dict[str, tuple[str, str]] = {}
         for r in resources:
-            wanted.setdefault(f"{r.version}.{r.group}", (r.group, r.version))
+            if r.group != priorities.APIREGISTRATION:
+                wanted.setdefault(f"{r.version}.{r.group}", (r.group, r.version))
         fresh = [(n, gv) for n, gv in wanted.items() if n not in self._known]
         gone = [n for n, from_crd in self._known.items() if from_crd and n not in wanted]
         await asyncio.gather(*(self._ensure(n, gv, gv in custom) for n, gv in fresh), *(self._remove(n) for n in gone))
 
     async def _ensure(self, name: str, gv: tuple[str, str], from_crd: bool) -> None:
         self._known[name] = from_crd
-        if self._services.get(self._resource, "", name) is not None:
-            return
         group, version = gv
-        priority = _CUSTOM_PRIORITY if from_crd else _PRIORITIES.get(group, _DEFAULT_PRIORITY)
-        obj: Obj = {
-            "metadata": {"name": name, "labels": {AUTOMANAGED: "true" if from_crd else "onstart"}},
-            "spec": {
-                "group": group,
-                "version": version,
-                "groupPriorityMinimum": priority,
-                "versionPriority": _CUSTOM_VERSION if from_crd else 15,
-            },
+        of_group, of_version = priorities.CUSTOM if from_crd else priorities.default(group, version)
+        label = "true" if from_crd else "onstart"
+        spec: Obj = {
+            "group": group,
+            "version": version,
+            "groupPriorityMinimum": of_group,
+            "versionPriority": of_version,
         }
+        current = self._services.get(self._resource, "", name)
+        if current is not None:
+            if (current["metadata"].get("labels") or {}).get(AUTOMANAGED) == label and current["spec"] != spec:
+                registry = self._services.registry(self._resource)
+                await modify(registry, "", name, lambda obj: obj.update(spec=spec))
+            return
+        obj: Obj = {"metadata": {"name": name, "labels": {AUTOMANAGED: label}}, "spec": spec}
         try:
             await self._services.create(self._resource, "", obj)
         except ApiError as e:

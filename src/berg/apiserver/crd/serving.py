@@ -23,7 +23,7 @@ from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.registry import Registry
 from berg.machinery import meta as metas
 from berg.machinery import schema
-from berg.machinery.resources import Resource, Subresource, resource
+from berg.machinery.resources import Resource, Subresource, resource, version_rank
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEvent
 
@@ -351,7 +351,7 @@ def _scale_view(version: Obj) -> CustomScale | None:
 def resources_of(crd: Obj) -> list[Resource]:
     """One for each served version, the preferred one first."""
     spec = crd["spec"]
-    versions = sorted((v for v in spec["versions"] if v["served"]), key=lambda v: _rank(v["name"]))
+    versions = sorted((v for v in spec["versions"] if v["served"]), key=lambda v: version_rank(v["name"]))
     return [_resource(spec, v) for v in versions]
 
 
@@ -376,14 +376,3 @@ def _resource(spec: Obj, version: Obj) -> Resource:
         tuple(own.get("categories") or ()),
         subs,
     )
-
-
-def _rank(version: str) -> tuple[int, int, int, str]:
-    """v2 before v1, both before v2beta1, that before v1alpha1; anything else by name at the end."""
-    import re
-
-    match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
-    if match is None:
-        return (3, 0, 0, version)
-    stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
-    return (stage, -int(match[1]), -int(match[3] or 0), "")

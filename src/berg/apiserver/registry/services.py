@@ -86,6 +86,11 @@ class Services:
             registry.versions[resource.api_version] = resource
             self.registries[name] = self.registries[stored] = registry
 
+    def storage_of(self, resource: Resource) -> Resource | None:
+        """The resource in the version that it is stored in; None when it is not stored."""
+        registry = self.registries.get((resource.group, resource.plural))
+        return None if registry is None else registry.storage
+
     def registry(self, resource: Resource) -> Registry:
         return self.registries[resource.group, resource.plural]
 
