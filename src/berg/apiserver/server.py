@@ -38,8 +38,9 @@ from berg.apiserver.registry.negotiation import CBOR_OFFERED
 from berg.apiserver.registry.services import Services
 from berg.apiserver.reloads import Reloads
 from berg.apiserver.rest import Resources
+from berg.apiserver.served import served_by
 from berg.apiserver.stores import Stores
-from berg.machinery.resources import Resource, builtin, resource
+from berg.machinery.resources import Resource, resource
 from berg.machinery.status import Obj
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class APIServer:
         if config.encryption_provider_config:
             await self._start_encryption(config.encryption_provider_config)
         self.resources = Resources(self.services)
-        self._install(_served(config.runtime_config))
+        self._install(served_by(config.runtime_config))
         # All built-in resources: authentication, authorization and admission read them without waiting.
         await self.services.open(*self.resources.table.values())
         self._build()
@@ -421,19 +422,3 @@ def _profiles(request: Request) -> Awaitable[Response | None]:
     from berg.apiserver import profiles
 
     return profiles.handle(request)
-
-
-def _served(runtime_config: dict[str, str]) -> list[Resource]:
-    """The built-in resources that are served: stable versions, and what `--runtime-config` turns on or off."""
-    if not runtime_config:
-        return builtin().all
-    from berg.machinery import bundle
-
-    def wanted(r: Resource) -> bool:
-        stage = "beta" if "beta" in r.version else "alpha" if "alpha" in r.version else "ga"
-        keys = (r.api_version, f"{r.api_version}/{r.plural}", f"api/{stage}", "api/all")
-        ordered = (keys[1], keys[0], keys[2], keys[3])
-        said = next((runtime_config[k] for k in ordered if k in runtime_config), None)
-        return bundle.enabled_by_default(r.version) if said is None else said.lower() in ("true", "", "1")
-
-    return [r for r in bundle.resources(disabled=True) if wanted(r)]

@@ -111,7 +111,7 @@ def up(
     from berg.lifecycle import up as life
 
     layout = Layout.of(name, data_dir)
-    pairs = (p.partition("=") for given in runtime_config for p in given.split(",") if p)
+    served = _served(runtime_config)
     options = life.Options(
         name,
         nodes,
@@ -122,7 +122,7 @@ def up(
         sim_nodes,
         containerd_socket,
         feature_gates,
-        {k.strip(): v.strip() for k, _, v in pairs},
+        served,
         _mirrors(registry_mirror),
     )
     steps = Steps()
@@ -145,6 +145,19 @@ def up(
         click.echo(f"  berg kubectl{f' --name {name}' if name != 'default' else ''} get nodes", err=True)
     if foreground:
         _stay(layout)
+
+
+def _served(given: tuple[str, ...]) -> dict[str, str]:
+    pairs = (p.partition("=") for text in given for p in text.split(",") if p)
+    found = {k.strip(): v.strip() for k, _, v in pairs}
+    if found:
+        from berg.apiserver.served import check
+
+        try:
+            check(found)
+        except ValueError as e:
+            raise click.ClickException(str(e)) from None
+    return found
 
 
 def _mirrors(given: tuple[str, ...]) -> dict[str, list[str]]:

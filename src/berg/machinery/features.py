@@ -71,12 +71,18 @@ def parse(given: Iterable[str]) -> dict[str, bool]:
         name, equals, value = (t.strip() for t in pair.partition("="))
         if not equals:
             raise FeatureError(f"missing bool value for {name}")
-        if value not in _TRUE | _FALSE:
-            raise FeatureError(
-                f'invalid value of {name}={value}, err: strconv.ParseBool: parsing "{value}": invalid syntax'
-            )
-        found[name] = value in _TRUE
+        try:
+            found[name] = parse_bool(value)
+        except ValueError as e:
+            raise FeatureError(f"invalid value of {name}={value}, err: {e}") from None
     return found
+
+
+def parse_bool(text: str) -> bool:
+    """As Go reads it. Raises ValueError in its words."""
+    if text not in _TRUE | _FALSE:
+        raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+    return text in _TRUE
 
 
 class FeatureGates:

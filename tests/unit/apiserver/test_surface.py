@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
+from berg.apiserver.served import served_by
 from tests.unit.apiserver.served_api import Served
 
 V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -134,15 +136,39 @@ async def test_methods_that_a_path_does_not_have(served: Served) -> None:
 
 
 async def test_runtime_config() -> None:
-    from berg.apiserver.server import _served
-
     def versions(config: dict[str, str]) -> set[str]:
-        return {r.api_version for r in _served(config)}
+        return {r.api_version for r in served_by(config)}
 
     assert "certificates.k8s.io/v1beta1" not in versions({})
     assert "certificates.k8s.io/v1beta1" in versions({"certificates.k8s.io/v1beta1": "true"})
     assert "autoscaling/v1" not in versions({"autoscaling/v1": "false"})
     assert "v1" in versions({"api/beta": "true"}) and "certificates.k8s.io/v1beta1" in versions({"api/beta": "true"})
+    assert "certificates.k8s.io/v1beta1" in versions({"api/all": "false", "certificates.k8s.io/v1beta1": ""})
+    without = served_by({"apps/v1/daemonsets": "false"})
+    assert {r.plural for r in without if r.group == "apps"} & {"daemonsets", "deployments"} == {"deployments"}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"foo.io/v1": "true"}, "unknown api groups foo.io/v1"),
+        ({"v1beta1": "true"}, "runtime-config invalid key v1beta1"),
+        ({"api/all": "false"}, "invalid runtime-config with only api/all=false"),
+        ({"api/all": "maybe"}, "invalid value api/all=maybe"),
+        (
+            {"certificates.k8s.io/v1beta9": "true"},
+            "group version certificates.k8s.io/v1beta9 that has not been registered",
+        ),
+        (
+            {"apps/v1": "maybe"},
+            'invalid value of apps/v1: maybe, err: strconv.ParseBool: parsing "maybe": invalid syntax',
+        ),
+    ],
+)
+def test_runtime_config_that_cannot_be_meant(config: dict[str, str], why: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        served_by(config)
+    assert str(refused.value) == why
 
 
 async def test_health_checks_are_counted(served: Served) -> None:

@@ -33,13 +33,15 @@ def test_what_up_was_told_reaches_the_spec(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(up, "start", lambda layout, spec: (_ for _ in ()).throw(RuntimeError("planned")))
     command = ["up", "--name=t", f"--data-dir={tmp_path / 't'}", "--runtime=sim"]
-    command += ["--feature-gates=WatchList=false", "--runtime-config=a.io/v1beta1,api/alpha=true"]
+    command += ["--feature-gates=WatchList=false", "--runtime-config=resource.k8s.io/v1beta1,api/alpha=true"]
     command += ["--registry-mirror=registry.k8s.io=http://127.0.0.1:5000", "--registry-mirror=*=https://m.example"]
     result = CliRunner().invoke(cli, command)
     assert str(result.exception) == "planned"
     spec = ClusterSpec.read(tmp_path / "t" / "spec.json")
     assert spec.feature_gates == {"WatchList": False}
-    assert spec.runtime_config == {"a.io/v1beta1": "", "api/alpha": "true"}
+    assert spec.runtime_config == {"resource.k8s.io/v1beta1": "", "api/alpha": "true"}
     assert spec.registry_mirrors == {"registry.k8s.io": ["http://127.0.0.1:5000"], "*": ["https://m.example"]}
+    refused = CliRunner().invoke(cli, ["up", "--name=t", "--runtime-config=a.io/v1=true"])
+    assert refused.exit_code == 1 and "unknown api groups a.io/v1" in refused.output
     refused = CliRunner().invoke(cli, ["up", "--name=t", "--registry-mirror=nowhere"])
     assert refused.exit_code == 2 and "is not REGISTRY=URL" in refused.output
