@@ -84,7 +84,10 @@ def _check(name: str, pattern: re.Pattern[str], limit: int, message: str, unit: 
 
 
 def dns1123_label(name: str) -> list[str]:
-    return _check(name, _label, 63, LABEL_MESSAGE)
+    faults = _check(name, _label, 63, LABEL_MESSAGE)
+    if faults and faults[-1] == LABEL_MESSAGE and _subdomain.fullmatch(name):
+        faults[-1] = "must not contain dots"
+    return faults
 
 
 def dns1123_subdomain(name: str) -> list[str]:

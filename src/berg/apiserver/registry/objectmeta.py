@@ -79,8 +79,9 @@ def validate(registry: Registry, obj: Obj) -> list[FieldError]:
     if (generation := meta.get("generation") or 0) < 0:
         errors.append(status.invalid_value("metadata.generation", generation, "must be greater than or equal to 0"))
     errors += _validate_maps(meta)
-    errors += _validate_finalizers(meta.get("finalizers") or [], registry)
-    return errors
+    finalizers = meta.get("finalizers") or []
+    errors += _validate_finalizers(finalizers)
+    return errors + _standard_finalizers(registry, finalizers) if registry.strategy.metadata_checks[0] else errors
 
 
 def validate_embedded(meta: Obj) -> list[FieldError]:
@@ -93,7 +94,7 @@ def validate_embedded(meta: Obj) -> list[FieldError]:
         errors += [status.invalid_value("metadata.namespace", namespace, m) for m in names.dns1123_label(namespace)]
     if (generation := meta.get("generation") or 0) < 0:
         errors.append(status.invalid_value("metadata.generation", generation, "must be greater than or equal to 0"))
-    errors += _validate_maps(meta) + _validate_finalizers(meta.get("finalizers") or [], None)
+    errors += _validate_maps(meta) + _validate_finalizers(meta.get("finalizers") or [])
     for i, fields in enumerate(meta.get("managedFields") or ()):
         operation, kind = fields.get("operation") or "", fields.get("fieldsType") or ""
         at = f"metadata.managedFields[{i}]"
@@ -104,17 +105,24 @@ def validate_embedded(meta: Obj) -> list[FieldError]:
     return errors
 
 
-def validate_update(registry: Registry, obj: Obj, old: Obj) -> list[FieldError]:
-    """What may never change, and what must stay well-formed."""
+def validate_update(registry: Registry, obj: Obj, old: Obj, subresource: str = "") -> list[FieldError]:
+    """What may never change, and what must stay well-formed; told as often as upstream looks at it, which is once for
+    every kind and then as the kind's strategy says."""
     meta, old_meta = obj["metadata"], old["metadata"]
+    as_new, as_changed = (0, 1) if subresource else registry.strategy.metadata_checks[1:]
+    finalizers = meta.get("finalizers") or []
     if meta.get("name") != old_meta.get("name"):
         errors = validate(registry, obj)
     else:
-        errors = _validate_maps(meta) + _validate_finalizers(meta.get("finalizers") or [], registry)
-    return errors + changes(obj, old)
+        errors = _validate_maps(meta) + _validate_finalizers(finalizers)
+    errors += _changes(obj, old)
+    standard = _standard_finalizers(registry, finalizers) if as_new or as_changed else []
+    if not errors and not standard and not (as_new and meta.get("generateName")):
+        return []
+    return errors + (_changes(obj, old) + standard) * as_changed + validate(registry, obj) * as_new
 
 
-def changes(obj: Obj, old: Obj) -> list[FieldError]:
+def _changes(obj: Obj, old: Obj) -> list[FieldError]:
     """What may never change, and once more what labels and owners say."""
     meta, old_meta = obj["metadata"], old["metadata"]
     errors = _validate_managers(meta.get("managedFields") or ())
@@ -219,16 +227,22 @@ _STANDARD_FINALIZERS = ("kubernetes", ORPHAN, FOREGROUND)
 _OTHER_APIS = ("apiextensions.k8s.io", "apiregistration.k8s.io")
 
 
-def _validate_finalizers(finalizers: list[str], registry: Registry | None) -> list[FieldError]:
-    """`registry`: None for what has none."""
+def _standard_finalizers(registry: Registry, finalizers: list[str]) -> list[FieldError]:
+    """Of Kubernetes' own kinds."""
+    if not finalizers or registry.custom or registry.storage.group in _OTHER_APIS:
+        return []
+    why = "name is neither a standard finalizer name nor is it fully qualified"
+    return [
+        status.invalid_value(f"metadata.finalizers[{i}]", finalizer, why)
+        for i, finalizer in enumerate(finalizers)
+        if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS
+    ]
+
+
+def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
     errors = []
     for finalizer in finalizers:
         errors += [status.invalid_value("metadata.finalizers", finalizer, m) for m in names.qualified_name(finalizer)]
-    if finalizers and registry is not None and not registry.custom and registry.storage.group not in _OTHER_APIS:
-        for i, finalizer in enumerate(finalizers):
-            if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-                why = "name is neither a standard finalizer name nor is it fully qualified"
-                errors.append(status.invalid_value(f"metadata.finalizers[{i}]", finalizer, why))
     if ORPHAN in finalizers and FOREGROUND in finalizers:
         errors.append(
             status.invalid_value(

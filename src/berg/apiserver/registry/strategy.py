@@ -111,6 +111,9 @@ class Strategy:
     def warnings(self, ctx: Context, obj: Obj, old: Obj | None) -> Sequence[str]:
         return ()
 
+    metadata_checks: tuple[int, int, int] = (1, 0, 1)
+    """how often upstream's strategy validates metadata: on creation; on update as of a new object, as of a changed
+    one. What is wrong is told as often."""
     status_metadata: Sequence[str] = STATUS_METADATA
     """of the metadata, what /status may write beside managedFields"""
 

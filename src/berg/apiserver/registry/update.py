@@ -117,9 +117,7 @@ async def _update_once(
     finish = await strategy.begin_update(context, obj, old) if not call.subresource else None
     stored = False
     try:
-        errors = objectmeta.validate_update(registry, obj, old)
-        if errors:
-            errors += objectmeta.changes(obj, old)  # upstream's strategies look at them once more
+        errors = objectmeta.validate_update(registry, obj, old, call.subresource)
         if call.subresource == "status":
             if strategy.authorize_status is not None:
                 errors += await strategy.authorize_status(context, obj, old)
@@ -175,7 +173,6 @@ def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
         meta.pop("generation", None)
     if meta.get("deletionGracePeriodSeconds") is None and "deletionGracePeriodSeconds" in old_meta:
         meta["deletionGracePeriodSeconds"] = old_meta["deletionGracePeriodSeconds"]
-    meta.pop("selfLink", None)
     if call.subresource == "status":
         _keep_all_but_status(obj, old, strategy.status_metadata)
         strategy.prepare_status_update(context, obj, old)

@@ -23,6 +23,7 @@ def _controller(obj: Obj) -> str:
 
 @strategy_for("apps", "controllerrevisions")
 class ControllerRevisionStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     has_status = False
     generation = False
     columns = [

@@ -114,6 +114,7 @@ def job_spec_warnings(spec: Obj, path: str) -> list[str]:
 
 @strategy_for("batch", "jobs")
 class JobStrategy(WorkloadStrategy):
+    metadata_checks = (1, 1, 1)
     orphans = True
     field_labels = ("status.successful",)
     columns = [

@@ -18,6 +18,7 @@ from berg.machinery.status import FieldError, Obj, forbidden_field, invalid_valu
 
 @strategy_for("coordination.k8s.io", "leases")
 class LeaseStrategy(Strategy):
+    metadata_checks = (0, 0, 1)
     has_status = False
     generation = False
     allow_create_on_update = True
@@ -71,6 +72,7 @@ def version_order(version: str) -> tuple[Any, ...]:
 
 @strategy_for("coordination.k8s.io", "leasecandidates")
 class LeaseCandidateStrategy(Strategy):
+    metadata_checks = (0, 0, 1)
     has_status = False
     generation = False
     allow_create_on_update = True

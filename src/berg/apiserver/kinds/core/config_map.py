@@ -35,6 +35,7 @@ def frozen(obj: Obj, old: Obj, *keys: str) -> list[FieldError]:
 
 @strategy_for("", "configmaps")
 class ConfigMapStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     has_status = False
     generation = False
     columns = [

@@ -29,6 +29,7 @@ def _endpoints(obj: Obj) -> str:
 
 @strategy_for("", "endpoints")
 class EndpointsStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     has_status = False
     generation = False
     allow_create_on_update = True

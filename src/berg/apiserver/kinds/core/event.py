@@ -61,6 +61,7 @@ def _object(event: Obj) -> str:
 
 
 class EventStrategy(Strategy):
+    metadata_checks = (0, 0, 0)
     has_status = False
     generation = False
     allow_create_on_update = True

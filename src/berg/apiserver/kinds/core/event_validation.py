@@ -36,6 +36,8 @@ def validate_event(obj: Obj, resource: Resource) -> list[FieldError]:
     errors = _common(obj, resource)
     if not resource.group:
         return errors
+    for key in ("generateName", "name"):
+        errors += checks.named(f"metadata.{key}", name) if (name := obj["metadata"].get(key)) else []
     errors += _series(obj)
     if not obj.get("eventTime"):
         errors.append(required("eventTime"))

@@ -15,6 +15,7 @@ from berg.machinery.status import FieldError, Obj
 
 @strategy_for("", "limitranges")
 class LimitRangeStrategy(Strategy):
+    metadata_checks = (1, 1, 0)
     has_status = False
     generation = False
     allow_create_on_update = True

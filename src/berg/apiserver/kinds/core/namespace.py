@@ -18,6 +18,7 @@ FINALIZER = "kubernetes"
 
 @strategy_for("", "namespaces")
 class NamespaceStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False
     generation = False
     field_labels = ("status.phase",)

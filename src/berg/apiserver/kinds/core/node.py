@@ -55,6 +55,7 @@ def _kernel(node: Obj) -> str:
 
 @strategy_for("", "nodes")
 class NodeStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False
     generation = False
     status_on_create = True

@@ -34,6 +34,7 @@ def _claim(obj: Obj) -> str:
 
 @strategy_for("", "persistentvolumes")
 class PersistentVolumeStrategy(Strategy):
+    metadata_checks = (1, 2, 0)
     namespaced = False
     generation = False
     columns = [

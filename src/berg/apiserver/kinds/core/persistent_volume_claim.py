@@ -28,6 +28,7 @@ def _capacity(obj: Obj) -> str:
 
 @strategy_for("", "persistentvolumeclaims")
 class PersistentVolumeClaimStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     generation = False
     columns = [
         cells.NAME,

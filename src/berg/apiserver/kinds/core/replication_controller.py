@@ -5,9 +5,12 @@ Source: kubernetes pkg/registry/core/replicationcontroller, pkg/apis/core/v1/def
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from berg.apiserver.kinds import cells
 from berg.apiserver.kinds.workload import WorkloadStrategy, count
 from berg.apiserver.registry.strategy import Column, Context, strategy_for
+from berg.machinery import names
 from berg.machinery.status import FieldError, Obj
 
 
@@ -36,6 +39,10 @@ class ReplicationControllerStrategy(WorkloadStrategy):
                 spec["selector"] = dict(labels)
             if not obj["metadata"].get("labels"):
                 obj["metadata"]["labels"] = dict(labels)
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        """Checked by a rule of its declaration, which counts bytes and knows no prefixes."""
+        return [] if prefix else [m.replace("253 characters", "253 bytes") for m in names.dns1123_subdomain(name)]
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.apps.validation import validate_replication_controller

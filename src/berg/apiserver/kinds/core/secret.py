@@ -32,6 +32,7 @@ def _decoded(data: Obj, key: str) -> bytes:
 
 @strategy_for("", "secrets")
 class SecretStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     has_status = False
     generation = False
     field_labels = ("type",)

@@ -16,6 +16,7 @@ ENFORCE_MOUNTABLE = "kubernetes.io/enforce-mountable-secrets"
 
 @strategy_for("", "serviceaccounts")
 class ServiceAccountStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     has_status = False
     generation = False
     columns = [cells.NAME, cells.AGE]

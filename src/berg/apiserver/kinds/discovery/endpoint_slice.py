@@ -33,6 +33,7 @@ def _drop_topology(obj: Obj) -> None:
 
 @strategy_for("discovery.k8s.io", "endpointslices")
 class EndpointSliceStrategy(Strategy):
+    metadata_checks = (1, 1, 0)
     has_status = False
     columns = [
         cells.NAME,

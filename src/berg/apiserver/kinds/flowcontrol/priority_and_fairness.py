@@ -22,6 +22,7 @@ def _dangling(obj: Obj) -> str:
 
 @strategy_for(GROUP, "flowschemas")
 class FlowSchemaStrategy(Strategy):
+    metadata_checks = (1, 1, 0)
     status_metadata = ()
     namespaced = False
     columns = [
@@ -69,6 +70,7 @@ def _limited(path: str) -> Callable[[Obj], object]:
 
 @strategy_for(GROUP, "prioritylevelconfigurations")
 class PriorityLevelConfigurationStrategy(Strategy):
+    metadata_checks = (1, 1, 0)
     status_metadata = ()
     namespaced = False
     columns = [

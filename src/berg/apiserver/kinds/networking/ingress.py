@@ -30,6 +30,7 @@ def _hosts(obj: Obj) -> str:
 
 @strategy_for("networking.k8s.io", "ingresses")
 class IngressStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     columns = [
         cells.NAME,
         Column("Class", cells.at("spec.ingressClassName", "<none>")),

@@ -27,6 +27,7 @@ def _parameters(obj: Obj) -> str:
 
 @strategy_for("networking.k8s.io", "ingressclasses")
 class IngressClassStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False
     has_status = False
     columns = [

@@ -27,6 +27,7 @@ def _parent(obj: Obj) -> str:
 
 @strategy_for("networking.k8s.io", "ipaddresses")
 class IPAddressStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False
     has_status = False
     generation = False

@@ -17,6 +17,7 @@ from berg.machinery.status import FieldError, Obj, duplicate
 
 @strategy_for("node.k8s.io", "runtimeclasses")
 class RuntimeClassStrategy(Strategy):
+    metadata_checks = (0, 0, 1)
     namespaced = False
     has_status = False
     generation = False

@@ -5,10 +5,11 @@ Source: kubernetes pkg/registry/policy/poddisruptionbudget, pkg/apis/policy/vali
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
+from berg.machinery import names
 from berg.machinery.status import FieldError, Obj
 
 
@@ -22,6 +23,7 @@ def _bound(key: str) -> Callable[[Obj], str]:
 
 @strategy_for("policy", "poddisruptionbudgets")
 class PodDisruptionBudgetStrategy(Strategy):
+    metadata_checks = (0, 0, 1)
     allow_unconditional_update = False
     columns = [
         cells.NAME,
@@ -38,6 +40,10 @@ class PodDisruptionBudgetStrategy(Strategy):
             "desiredHealthy": 0,
             "expectedPods": 0,
         }
+
+    def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
+        """Anything that fits into a path."""
+        return names.path_segment(name)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.policy.validation import validate_budget

@@ -99,9 +99,11 @@ class _BindingStrategy(Strategy):
 
 @strategy_for(GROUP, "rolebindings")
 class RoleBindingStrategy(_BindingStrategy):
+    metadata_checks = (1, 1, 1)
     role_kinds = ("Role", "ClusterRole")
 
 
 @strategy_for(GROUP, "clusterrolebindings")
 class ClusterRoleBindingStrategy(_BindingStrategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False

@@ -34,11 +34,12 @@ class _RoleStrategy(Strategy):
 
 @strategy_for("rbac.authorization.k8s.io", "roles")
 class RoleStrategy(_RoleStrategy):
-    pass
+    metadata_checks = (1, 1, 1)
 
 
 @strategy_for("rbac.authorization.k8s.io", "clusterroles")
 class ClusterRoleStrategy(_RoleStrategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:

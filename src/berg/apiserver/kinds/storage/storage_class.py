@@ -24,6 +24,7 @@ def _name(obj: Obj) -> str:
 
 @strategy_for("storage.k8s.io", "storageclasses")
 class StorageClassStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False
     has_status = False
     generation = False

@@ -13,6 +13,7 @@ from berg.machinery.status import FieldError, Obj, forbidden_field, required
 
 @strategy_for("storage.k8s.io", "volumeattributesclasses")
 class VolumeAttributesClassStrategy(Strategy):
+    metadata_checks = (1, 1, 1)
     namespaced = False
     has_status = False
     generation = False

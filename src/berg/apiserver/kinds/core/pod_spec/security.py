@@ -136,16 +136,17 @@ def validate_pod_security_context(spec: Obj, path: str) -> list[FieldError]:
         why = "ShareProcessNamespace and HostPID cannot both be enabled"
         errors.append(invalid_value(f"{at}.shareProcessNamespace", True, why))
     errors += _sysctls(spec, sc.get("sysctls") or (), f"{at}.sysctls")
-    for key, supported in (
-        ("fsGroupChangePolicy", ["Always", "OnRootMismatch"]),
-        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
-        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
-    ):
-        if (value := sc.get(key)) is not None and value not in supported:
-            errors.append(not_supported(f"{at}.{key}", value, supported))
+    errors += _policy(sc, "fsGroupChangePolicy", ["Always", "OnRootMismatch"], at)
     errors += seccomp_profile(sc.get("seccompProfile"), f"{at}.seccompProfile")
     errors += windows.validate_options(sc.get("windowsOptions"), f"{at}.windowsOptions")
-    return errors + app_armor_profile(sc.get("appArmorProfile"), f"{at}.appArmorProfile")
+    errors += app_armor_profile(sc.get("appArmorProfile"), f"{at}.appArmorProfile")
+    errors += _policy(sc, "supplementalGroupsPolicy", ["Merge", "Strict"], at)
+    return errors + _policy(sc, "seLinuxChangePolicy", ["MountOption", "Recursive"], at)
+
+
+def _policy(sc: Obj, key: str, supported: list[str], path: str) -> list[FieldError]:
+    value = sc.get(key)
+    return [] if value is None or value in supported else [not_supported(f"{path}.{key}", value, supported)]
 
 
 def validate_host_process(spec: Obj, path: str) -> list[FieldError]:

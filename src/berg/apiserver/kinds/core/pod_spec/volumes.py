@@ -14,6 +14,7 @@ from berg.apiserver.kinds.core.pod_spec.projections import downward, files, proj
 from berg.apiserver.kinds.core.volume_sources import one_source, validate_storage
 from berg.apiserver.kinds.label_selectors import validate_annotations, validate_labels
 from berg.machinery import names, quantity
+from berg.machinery.internal import declaration
 from berg.machinery.status import (
     FieldError,
     Obj,
@@ -22,6 +23,7 @@ from berg.machinery.status import (
     invalid_value,
     required,
 )
+from berg.machinery.typedef import object_meta
 
 LONG_PORTAL = (
     "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is "
@@ -52,8 +54,8 @@ def _ephemeral(body: Obj, path: str) -> list[FieldError]:
     at, metadata = f"{path}.volumeClaimTemplate", template.get("metadata") or {}
     errors = validate_annotations(metadata.get("annotations"), f"{at}.metadata.annotations")
     errors += validate_labels(metadata.get("labels"), f"{at}.metadata.labels")
-    for key in metadata:
-        if key not in ("labels", "annotations") and metadata[key] is not None:
+    for key, _, _ in declaration(object_meta()):
+        if key not in ("labels", "annotations") and metadata.get(key) is not None:
             shown = "uID" if key == "uid" else key  # from Go's name
             errors.append(forbidden_field(f"{at}.metadata.{shown}", "cannot be set"))
     return errors + validate_claim_spec(template.get("spec") or {}, f"{at}.spec")
