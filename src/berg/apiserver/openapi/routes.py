@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
 
@@ -111,7 +112,11 @@ class Writer:
             return parameter
         if where == "body" and not parameter["schema"].get("$ref", "").startswith("#/definitions/io.k8s.apimachinery"):
             return parameter
-        digest = fnv64(orjson.dumps(parameter)).to_bytes(8, "big")[:6]
-        shared = f"{name}-{base64.urlsafe_b64encode(digest).decode()}"
+        shared = f"{name}-{_digest(orjson.dumps(parameter))}"
         self.parameters[shared] = parameter
         return {"$ref": f"#/parameters/{shared}"}
+
+
+@lru_cache(maxsize=128)
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(fnv64(data).to_bytes(8, "big")[:6]).decode()
