@@ -33,6 +33,9 @@ class DefinitionStrategy(Strategy):
         service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service")
         if service is not None:
             service.setdefault("port", 443)
+        stored = [v["name"] for v in spec.get("versions") or () if v.get("storage") and v.get("name")]
+        if stored and not (obj.get("status") or {}).get("storedVersions"):
+            obj["status"] = {**(obj.get("status") or {}), "storedVersions": stored[:1]}
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         stored = [v["name"] for v in obj["spec"].get("versions") or () if v.get("storage")]

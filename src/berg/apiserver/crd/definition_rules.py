@@ -9,6 +9,7 @@ Source: k8s.io/apiextensions-apiserver pkg/apis/apiextensions/validation, pkg/ap
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -295,6 +296,10 @@ def _conversion(conversion: Obj) -> Iterator[FieldError]:
         yield status.required(f"{path}.webhookClientConfig", "required when strategy is set to Webhook")
     else:
         yield from client_config(client, f"{path}.webhookClientConfig")
+        bundle = client.get("caBundle")
+        if bundle and b"-----BEGIN " not in base64.b64decode(bundle):
+            why = "unable to load root certificates: unable to parse bytes as PEM block"
+            yield status.invalid_value(f"{path}.webhookClientConfig.caBundle", bundle, why)
     yield from _review_versions(reviews, f"{path}.conversionReviewVersions")
 
 

@@ -85,10 +85,12 @@ def _nested(obj: Any, path: list[str], kind: type) -> Any:
 
 def _wrong(path: list[str], value: Any, wanted: str) -> _Wrong:
     shown = go_format(value)
-    return _Wrong(f".{'.'.join(path)} accessor error: {shown} is of the type {_GO[type(value)]}, expected {wanted}")
+    return _Wrong(
+        f".{'.'.join(path)} accessor error: {shown} is of the type {GO_TYPES[type(value)]}, expected {wanted}"
+    )
 
 
-_GO = {
+GO_TYPES = {
     type(None): "<nil>",
     bool: "bool",
     int: "int64",

@@ -88,6 +88,10 @@ class CustomResources:
         crd = self._services.get(self._definitions.storage, "", name)
         if crd is None:
             await self._uninstall(name)
+            group = name.partition(".")[2]
+            for other in self._services.list(self._definitions.storage):  # names may have become free
+                if other["spec"]["group"] == group and not _true(other, "NamesAccepted"):
+                    self._again(other["metadata"]["name"])
             return
         accepted, conditions = self._names(crd)
         established = _true(crd, "Established")
@@ -139,21 +143,22 @@ class CustomResources:
         checks = (
             ("plural", taken, "PluralConflict"),
             ("singular", taken, "SingularConflict"),
+            ("shortNames", taken, "ShortNamesConflict"),
             ("kind", kinds, "KindConflict"),
             ("listKind", kinds, "ListKindConflict"),
         )
-        for field, used, reason in checks:
-            if own.get(field) in used:
+        for field, used, reason in checks:  # the last conflict is told
+            if field == "shortNames":
+                if clash := [s for s in own.get(field) or () if s in used]:
+                    fault = (reason, ", ".join(f'"{s}" is already in use' for s in clash))
+                elif own.get(field):
+                    accepted[field] = own[field]
+                else:
+                    accepted.pop(field, None)
+            elif own.get(field) in used:
                 fault = (reason, f'"{own[field]}" is already in use')
             else:
                 accepted[field] = own.get(field, "")
-        clash = [s for s in own.get("shortNames") or () if s in taken]
-        if clash:
-            fault = ("ShortNamesConflict", ", ".join(f'"{s}" is already in use' for s in clash))
-        elif own.get("shortNames"):
-            accepted["shortNames"] = own["shortNames"]
-        else:
-            accepted.pop("shortNames", None)
         if own.get("categories"):
             accepted["categories"] = own["categories"]
         else:

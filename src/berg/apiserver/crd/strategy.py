@@ -105,13 +105,9 @@ class CustomStrategy(Strategy):
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         if self.terminating:
-            raise status.ApiError(
-                405,
-                "MethodNotAllowed",
-                f"create not allowed while custom resource definition is terminating: create is not supported on "
-                f'resources of kind "{ctx.resource.group_resource}"',
-                {"group": ctx.resource.group, "kind": ctx.resource.plural},
-            )
+            r = ctx.resource
+            why = "create not allowed while custom resource definition is terminating"
+            raise status.forbidden(r.group, r.plural, obj["metadata"].get("name") or "", why)
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         version = self._version(obj)

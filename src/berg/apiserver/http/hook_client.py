@@ -54,13 +54,15 @@ class HookClient:
                 answer = await response.content.read(_LARGEST_ANSWER)
                 while chunk := await response.content.read(_LARGEST_ANSWER - len(answer)):
                     answer += chunk
-                code = response.status
+                code, kind = response.status, response.headers.get("Content-Type", "")
         except TimeoutError:
             raise HookError(f'Post "{url}": context deadline exceeded') from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
             raise HookError(f'Post "{url}": {_reason(e)}') from None
         if not 200 <= code < 300:
             raise HookError(_refusal(code, answer))
+        if not answer:
+            raise HookError(f"0-length response with status code: {code} and content type: {kind}")
         try:
             return json.loads(answer)
         except ValueError as e:
