@@ -16,6 +16,7 @@ from berg.machinery.cel.parser import parse
 from berg.machinery.cel.syntax import Call, Fault, Ident, Literal, Node, Select
 from berg.machinery.cel.types import Type
 from berg.machinery.cel.values import CostExceeded, EvaluationError
+from berg.machinery.turns import TooLong, allowance
 
 
 class CompileError(ValueError):
@@ -82,10 +83,15 @@ class Expression:
 
         if self._run is None:
             self._run = program(self._node)
-        frame = Frame(variables, limit, ask)
+        allowed = allowance.get()
+        frame = Frame(variables, limit if allowed is None else min(limit, allowed.left), ask)
         try:
             value = self._run(frame)
+            if frame.cost > frame.limit:
+                raise CostExceeded
         except EvaluationError as e:
+            if frame.limit < limit and frame.cost > frame.limit:
+                raise TooLong from None
             e.cost = frame.cost
             raise
         except RecursionError:
@@ -94,10 +100,9 @@ class Expression:
             failed = EvaluationError(f"no such overload: {e}")
             failed.cost = frame.cost
             raise failed from None
-        if frame.cost > limit:
-            exceeded = CostExceeded()
-            exceeded.cost = frame.cost
-            raise exceeded
+        finally:
+            if allowed is not None:
+                allowed.left -= frame.cost
         return value, frame.cost
 
 
