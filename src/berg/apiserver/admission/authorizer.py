@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from berg.apiserver.admission import sight
 from berg.apiserver.admission.interface import Api, Attributes, StillAsked
-from berg.apiserver.auth.authorization import AuthzAttributes, Verdict
+from berg.apiserver.auth.authorization import AuthzAttributes, Verdict, settled
 from berg.apiserver.http.message import User
+from berg.machinery import turns
 
 if TYPE_CHECKING:
     from berg.machinery.cel.library.authorizer import Ask
@@ -30,7 +31,10 @@ def asking(api: Api, a: Attributes) -> Ask:
         key = (verb, *sorted(about.items()))
         verdict = (a.decisions or {}).get(key)
         if verdict is None:
-            answer = api.decide(_question(a.user, about, verb))
+            question = _question(a.user, about, verb)
+            verdict = turns.on_loop(lambda: settled(api.decide(question)))
+        if verdict is None:
+            answer = api.decide(question)
             if not isinstance(answer, Verdict):
                 raise StillAsked(key, answer)
             verdict = answer

@@ -8,10 +8,11 @@ Source: k8s.io/apiserver pkg/admission/plugin/cel, pkg/admission/plugin/webhook/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from berg.machinery import turns
 from berg.machinery.status import Obj
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 class Fault(Exception):
     """An expression could not be compiled or evaluated, in upstream's words."""
+
+
+class OutOfBudget(Fault):
+    """Nothing more may be asked."""
+
+    def __init__(self) -> None:
+        super().__init__("validation failed due to running out of cost budget, no further validation rules will be run")
 
 
 class Scope:
@@ -50,8 +58,7 @@ class Scope:
         except CompileError as e:
             raise Fault(f"compilation error: {e}") from None
         if self._budget <= 0:
-            why = "validation failed due to running out of cost budget, no further validation rules will be run"
-            raise Fault(why)
+            raise OutOfBudget
         try:
             value, cost = expression.measured(self.base, ask=self.ask)
         except EvaluationError as e:
@@ -103,25 +110,36 @@ def _variables(scope: Scope) -> Any:
     return Variables()
 
 
-def hold(conditions: Iterable[Obj], scope: Scope, *, ignore: bool, told: Told | None = None) -> bool:
+async def hold(
+    conditions: Sequence[Obj], base: Mapping[str, Any], ask: Ask | None, *, ignore: bool, told: Told
+) -> bool:
     """Whether all conditions hold. One that is false decides; else a fault does, by raising Fault or, when the
     failure policy is Ignore, by not holding."""
     if not conditions:
         return True
-    faults: list[str] = []
     started = perf_counter()
-    try:
-        for condition in conditions:
-            try:
-                if scope.evaluate(condition["expression"]) is False:
-                    return False
-            except Fault as e:
-                faults.append(str(e))
-    finally:
-        if told is not None:
-            told(perf_counter() - started, len(faults))
-    if not faults:
+    faults, excluded = await turns.taken(lambda: _judged(conditions, base, ask))
+    told(perf_counter() - started, len(faults))
+    if not faults and not excluded:
         return True
-    if ignore:
-        return False
-    raise Fault(faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]")
+    if faults and not excluded and not ignore:
+        each = list(dict.fromkeys(faults))
+        raise Fault(each[0] if len(each) == 1 else f"[{', '.join(each)}]")
+    return False
+
+
+def _judged(conditions: Sequence[Obj], base: Mapping[str, Any], ask: Ask | None) -> tuple[list[str], bool]:
+    """The faults up to the first condition that does not hold, and whether there is one."""
+    from berg.machinery.cel.meter import PER_CONDITIONS
+
+    scope = Scope(base, ask=ask, budget=PER_CONDITIONS)
+    faults: list[str] = []
+    for condition in conditions:
+        try:
+            if scope.evaluate(condition["expression"]) is False:
+                return faults, True
+        except OutOfBudget as e:
+            return [str(e)], False
+        except Fault as e:
+            faults.append(str(e))
+    return faults, False

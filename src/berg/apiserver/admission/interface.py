@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from berg.apiserver.auth.authorization import AuthzAttributes, Verdict
 from berg.apiserver.http.message import User
+from berg.machinery import names
 from berg.machinery.clock import Clock
 from berg.machinery.metrics import Registry
-from berg.machinery.resources import Resource
+from berg.machinery.resources import Resource, builtin
 from berg.machinery.status import Obj
 
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
@@ -34,6 +35,20 @@ class Rounds:
     due: set[Hashable] = field(default_factory=set)
     left: dict[str, Obj] = field(default_factory=dict)
     """plugin → the object as it left it"""
+
+    dirty: bool = False
+    """a mutating policy has had its say about the object"""
+    settled: bool = False
+    """times that this request has set are as long as they will be stored"""
+
+    def settles_times(self, a: Attributes) -> bool:
+        """A patch cuts times that the request itself has set down to seconds: the first counts as a change."""
+        meta, old = (a.obj or {}).get("metadata") or {}, (a.old or {}).get("metadata") or {}
+        unsettled = a.operation == CREATE or meta.get("managedFields") != old.get("managedFields")
+        if self.settled or not unsettled or a.is_custom:
+            return False
+        self.settled = True
+        return True
 
     def changed(self, plugin: str) -> None:
         """`plugin` changed the object: whoever ran before and may run again shall."""
@@ -69,6 +84,18 @@ class Attributes:
     """the request's"""
     rounds: Rounds | None = None
     """made by the first plugin that may want the mutating plugins run once more"""
+
+    @property
+    def is_custom(self) -> bool:
+        """Its type is known from a definition alone."""
+        r = self.resource
+        return builtin().get(r.group, r.version, r.plural) is None
+
+    def annotate(self, key: str, value: str) -> None:
+        """For the audit log, if `key` is one that may stand there. What was said once stays."""
+        prefix, _, name = key.partition("/")
+        if not names.dns1123_subdomain(prefix) and "/" not in name and not names.qualified_name(name):
+            self.audit_annotations.setdefault(key, value)
 
 
 class StillAsked(BaseException):

@@ -14,7 +14,7 @@ from berg.apiserver.admission.interface import Api, Attributes
 from berg.apiserver.registry import conversion
 from berg.machinery import schema, status
 from berg.machinery.resources import Resource, builtin, resource
-from berg.machinery.status import Obj
+from berg.machinery.status import ApiError, Obj
 
 Kind = tuple[str, str, str]
 
@@ -126,6 +126,7 @@ class Sight:
         assert a.obj is not None
         registry = getattr(self.api, "registries", {}).get((a.resource.group, a.resource.plural))
         if a.subresource_kind is None and registry is not None and registry.custom:
+            _check_custom(obj, source)
             own = registry.versions.get(a.obj.get("apiVersion"), a.resource)  # the version it is worked on in
             if source.api_version != own.api_version:
                 obj = (await registry.many_to_version([obj], own))[0]
@@ -134,13 +135,9 @@ class Sight:
             schema.prune(type_, obj)
             schema.drop_nulls(type_, obj)
             schema.default(type_, obj)
-        elif a.subresource_kind is None:
-            type_ = schema.type_of(source.group, source.version, source.kind)
-            if type_ is not None:
-                try:
-                    schema.decode(type_, obj)
-                except schema.WrongType as e:
-                    raise status.internal_error(str(e)) from None
+        else:
+            _decode(obj, self.kind(source))
+        if a.subresource_kind is None and not (registry is not None and registry.custom):
             if source.api_version != a.resource.api_version:
                 conversion.convert(obj, source, a.resource)
             self.api.strategy(a.resource).default(obj)
@@ -170,6 +167,57 @@ class Sight:
         if namespace := namespace_of(a):
             found["namespace"] = namespace
         return found
+
+
+def _decode(obj: Obj, wanted: Kind) -> None:
+    """What a patch has made of an object of a built-in kind, in place. Raises InternalError."""
+    group, version, kind = wanted
+    own = f"{group}/{version}" if group else version
+    given = obj.get("apiVersion") or own
+    given_kind = obj.get("kind") or kind
+    given_group, _, given_version = given.rpartition("/")
+    type_ = schema.type_of(given_group, given_version, given_kind)
+    if type_ is None and (given, given_kind) != (own, kind):
+        where = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
+        raise status.internal_error(f'no kind "{given_kind}" is registered for version "{given}" {where}')
+    if type_ is not None:
+        try:
+            schema.decode(type_, obj)
+        except schema.WrongType as e:
+            raise status.internal_error(str(e)) from None
+    if (given, given_kind) != (own, kind):
+        names = f"({given_version}.{given_kind}) to ({version}.{kind})"
+        raise status.internal_error(f"converting {names}: unknown conversion")
+    obj["apiVersion"], obj["kind"] = own, kind
+    _metadata(obj)
+
+
+def _check_custom(obj: Obj, wanted: Resource) -> None:
+    """What a patch has made of a custom resource, in place. Raises ApiError."""
+    kind, version = obj.get("kind"), obj.get("apiVersion")
+    if not kind:
+        raise status.internal_error(f"Object 'Kind' is missing in '{orjson.dumps(obj).decode()}'")
+    if version != wanted.api_version:
+        why = f'is unstructured and is not suitable for converting to "{wanted.api_version}"'
+        raise ApiError(500, "", f"{version}, Kind={kind} {why}")
+    meta = _metadata(obj)
+    if kind != wanted.kind:
+        fault = status.invalid_value("kind", kind, f"must be {wanted.kind}")
+        raise status.invalid(wanted.group, str(kind), str(meta.get("name") or ""), [fault])
+    type_ = schema.type_of("", "v1", "ConfigMap")  # metadata is of the same type everywhere
+    assert type_ is not None
+    for field in list(meta):  # what is of no use is not taken
+        try:
+            schema.decode(type_, {"metadata": {field: meta[field]}})
+        except schema.WrongType:
+            del meta[field]
+
+
+def _metadata(obj: Obj) -> Obj:
+    if not isinstance(obj.get("metadata"), dict):
+        obj["metadata"] = {}
+    found: Obj = obj["metadata"]
+    return found
 
 
 def _named(what: str, group: str, version: str, name: str) -> Obj:

@@ -16,7 +16,7 @@ import orjson
 
 from berg.apiserver.audit import backends, events
 from berg.apiserver.audit.backends import Backend
-from berg.apiserver.audit.policy import NONE, REQUEST_RESPONSE, Policy, Verdict
+from berg.apiserver.audit.policy import METADATA, NONE, REQUEST_RESPONSE, Policy, Verdict
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.rest import NotServed
 from berg.machinery.clock import Clock, rfc3339_micro
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 Next = Callable[[Request], Awaitable[Response]]
 _ALLOWED = "authorization.k8s.io/decision"
+_DETAILED = "patch.webhook.admission.k8s.io/"
+"""annotations that tell what is in a request"""
 
 
 class Recorder:
@@ -138,7 +140,9 @@ class Recorder:
                 event["authenticationMetadata"] = {"impersonationConstraint": constraint}
         annotations = request.attributes.get("audit_annotations")
         if annotations:
-            event["annotations"] = dict(annotations)
+            event["annotations"] = {
+                k: v for k, v in annotations.items() if verdict.level != METADATA or not k.startswith(_DETAILED)
+            }
             if annotations.get(_ALLOWED) == "allow":
                 events.with_request(event, request, verdict)
 

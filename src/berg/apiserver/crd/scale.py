@@ -27,13 +27,17 @@ class CustomScale(Scale):
         super().__init__(paths["specReplicasPath"], paths["statusReplicasPath"], paths.get("labelSelectorPath") or "")
 
     def show(self, obj: Obj) -> Obj:
+        if _found(obj, self.spec_path, int) is _MISSING:
+            path = self.paths["specReplicasPath"]
+            raise status.internal_error(f'the spec replicas field "{path}" does not exist')
+        return self.before(obj)
+
+    def before(self, obj: Obj) -> Obj:
+        """Nothing said counts as none."""
         replicas = _found(obj, self.spec_path, int)
         state: Obj = {"replicas": _int32(_found(obj, self.status_path, int))}
         if self.selector_path and (selector := _found(obj, self.selector_path, str)) not in (_MISSING, ""):
             state["selector"] = selector
-        if replicas is _MISSING:
-            path = self.paths["specReplicasPath"]
-            raise status.internal_error(f'the spec replicas field "{path}" does not exist')
         shown = super().show({"metadata": obj["metadata"]})
         count = _int32(replicas)
         return {**shown, "spec": {"replicas": count} if count else {}, "status": state}

@@ -18,17 +18,19 @@ from berg.machinery.status import Obj
 
 if TYPE_CHECKING:
     from berg.apiserver.http.hook_client import HookClient
+    from berg.apiserver.http.hook_credentials import Credentials
 
 _SERVICES = resource("services")
 _SLICES = resource("endpointslices.discovery.k8s.io")
 
 
 class HookError(Exception):
-    """No usable answer; the text is upstream's. `asked`: it was tried."""
+    """No usable answer; the text is upstream's. `asked`: it was tried. `code`: what metrics count it as."""
 
-    def __init__(self, why: str, *, asked: bool = True) -> None:
+    def __init__(self, why: str, *, asked: bool = True, code: int = 503) -> None:
         super().__init__(why)
         self.asked = asked
+        self.code = code
 
 
 class NoEndpoint(OSError):
@@ -36,9 +38,10 @@ class NoEndpoint(OSError):
 
 
 class Hooks:
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, credentials: Credentials | None = None) -> None:
         """`api`: reads services and their endpoints (`get`, `list`)."""
         self.api = api
+        self._credentials = credentials
         self._client: HookClient | None = None
 
     async def post(
@@ -48,7 +51,7 @@ class Hooks:
         if self._client is None:
             from berg.apiserver.http.hook_client import HookClient
 
-            self._client = HookClient(self.api)
+            self._client = HookClient(self.api, self._credentials)
         return await self._client.post(config, body, timeout_s, headers or {}, query)
 
     async def close(self) -> None:

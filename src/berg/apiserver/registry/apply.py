@@ -14,7 +14,7 @@ from berg.apiserver.registry import decoding, fieldmanager
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.options import WriteOptions
 from berg.apiserver.registry.patching import APPLY_CBOR_PATCH, finish
-from berg.apiserver.registry.update import Updated, update
+from berg.apiserver.registry.update import Updated, admit_shown, update
 from berg.apiserver.registry.views import WHOLE, View
 from berg.machinery import status
 from berg.machinery.codec import yaml as yaml_codec
@@ -64,13 +64,15 @@ async def apply(request: Request, call: Call, view: View, options: WriteOptions)
         own = (wanted.get("metadata") or {}).get("resourceVersion")
         if own:
             result["metadata"]["resourceVersion"] = own
+        if live is not None and not view.identity:
+            shown = view.show(result)
+            await admit_shown(call, view, shown, live)
+            result = view.put(result, shown)
         part = WHOLE if not view.identity else view
         copy = orjson.loads(orjson.dumps(result))
         return await finish(call, part, live or {}, copy, options.field_validation, faults, unfit, pristine=result)
 
-    return await update(
-        call, merged, may_create=not call.subresource, tracked=False, admission_kind=view.admission_kind
-    )
+    return await update(call, merged, may_create=not call.subresource, tracked=False, view=view)
 
 
 def _parse(request: Request, mode: str) -> tuple[Obj, list[str]]:

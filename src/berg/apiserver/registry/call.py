@@ -42,6 +42,12 @@ class Call:
         stored = self.registry.storage
         return self.resource if self.resource.api_version != stored.api_version else None
 
+    def options_as(self, kind: str) -> Obj:
+        """For admission: a patch is asked about as the update or creation that it comes to."""
+        if self.options.get("kind") in (kind, None):
+            return self.options
+        return {k: v for k, v in self.options.items() if k != "force"} | {"kind": kind}
+
     @property
     def warnings(self) -> list[str]:
         return self.context.warnings

@@ -5,13 +5,15 @@ Source: k8s.io/apiserver pkg/endpoints/handlers/create.go, pkg/registry/generic/
 
 from __future__ import annotations
 
+from functools import partial
+
 import orjson
 
 from berg.apiserver.admission.interface import CREATE, Attributes
-from berg.apiserver.registry import fieldmanager, objectmeta
+from berg.apiserver.registry import decoding, fieldmanager, objectmeta
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.entries import Unstored
-from berg.machinery import status
+from berg.machinery import status, turns
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEntry, KeyExists
 
@@ -30,6 +32,9 @@ async def create(call: Call, obj: Obj, *, tracked: bool = True) -> CacheEntry:
     attributes = _attributes(call, obj) if call.admission else None
     if attributes is not None:
         await registry.services.admission.run_mutating(attributes)
+        if attributes.rounds is not None:
+            meta = obj["metadata"]
+            decoding.match_namespace(obj, call.namespace)
         dedup_owners(call, obj)
     base = meta.get("generateName") if not meta.get("name") else None
     for attempt in range(NAME_ATTEMPTS):
@@ -67,13 +72,18 @@ async def _create_named(call: Call, obj: Obj, attributes: Attributes | None) -> 
     stored = False
     try:
         errors = objectmeta.validate(registry, obj)
-        errors += strategy.validate(context, obj)
+        if registry.custom:
+            errors += await turns.taken(partial(strategy.validate, context, obj))
+        else:
+            errors += strategy.validate(context, obj)
         if errors:
             raise registry.invalid(meta.get("name") or "", errors)
         context.warnings.extend(strategy.warnings(context, obj, None))
         strategy.canonicalize(obj)
         if attributes is not None:
-            attributes.obj, attributes.name = obj, meta["name"]
+            attributes.obj = obj
+            if not attributes.name or meta.get("generateName"):
+                attributes.name = meta["name"]
             await registry.services.admission.run_validating(attributes)
         entry = await _store(call, obj)
         stored = not call.dry_run
@@ -124,7 +134,7 @@ def _attributes(call: Call, obj: Obj) -> Attributes:
         obj,
         None,
         call.user,
-        call.options,
+        call.options_as("CreateOptions"),
         call.dry_run,
         call.warnings,
         call.audit_annotations,

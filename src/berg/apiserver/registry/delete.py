@@ -195,7 +195,7 @@ def _attributes(call: Call, old: Obj) -> Attributes:
         call.registry.storage,
         call.subresource,
         call.namespace,
-        call.name,
+        "" if call.context.verb == "deletecollection" else call.name,
         None,
         old,
         call.user,

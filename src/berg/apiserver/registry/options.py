@@ -22,6 +22,8 @@ class WriteOptions:
     field_manager: str = ""
     field_validation: str = WARN
     force: bool | None = None
+    asked_validation: str = ""
+    """`fieldValidation` as it was given"""
 
     def obj(self, kind: str) -> Obj:
         """As admission sees it."""
@@ -32,7 +34,8 @@ class WriteOptions:
             found["fieldManager"] = self.field_manager
         if self.force is not None:
             found["force"] = self.force
-        found["fieldValidation"] = self.field_validation
+        if self.asked_validation:
+            found["fieldValidation"] = self.asked_validation
         return found
 
 
@@ -56,12 +59,13 @@ def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteO
     errors += manager_errors("fieldManager", manager)
     dry_run = query.get("dryRun") or []
     errors += invalid_dry_run(dry_run)
-    mode = request.arg("fieldValidation") or WARN
+    asked = request.arg("fieldValidation")
+    mode = asked or WARN
     if mode not in _MODES:
         errors.append(status.not_supported("fieldValidation", mode, ["", *_MODES]))
     if errors:
         raise status.invalid("meta.k8s.io", kind, "", errors)
-    return WriteOptions(bool(dry_run), manager, mode, force)
+    return WriteOptions(bool(dry_run), manager, mode, force, asked)
 
 
 def invalid_dry_run(values: list[str]) -> list[FieldError]:

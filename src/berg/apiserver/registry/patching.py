@@ -13,7 +13,7 @@ import orjson
 from berg.apiserver.http.message import Request
 from berg.apiserver.registry import decoding, negotiation
 from berg.apiserver.registry.call import Call
-from berg.apiserver.registry.update import Transform
+from berg.apiserver.registry.update import Transform, admit_shown
 from berg.apiserver.registry.views import View
 from berg.machinery import schema, status
 from berg.machinery.codec import json as json_codec
@@ -116,6 +116,7 @@ async def finish(
     if not view.identity:
         decoding.match_namespace(given, call.namespace)
         decoding.check_name(given, call.name, call.namespace)
+        await admit_shown(call, view, given, versioned)
         return decoding.canonical(registry, view.put(versioned, given), resource)
     decoding.match_namespace(given, call.namespace)
     decoding.check_name(given, call.name, call.namespace)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
@@ -18,10 +19,11 @@ from berg.apiserver.admission.interface import UPDATE, Attributes
 from berg.apiserver.auth import authorization
 from berg.apiserver.auth.authorization import AuthzAttributes
 from berg.apiserver.registry import create as creating
-from berg.apiserver.registry import fieldmanager, objectmeta
+from berg.apiserver.registry import decoding, fieldmanager, objectmeta
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.entries import Unstored
-from berg.machinery import status
+from berg.apiserver.registry.views import WHOLE, View
+from berg.machinery import status, turns
 from berg.machinery.quoting import quote
 from berg.machinery.status import ApiError, Obj
 from berg.storage.cacher import CacheEntry, KeyMissing, RevisionConflict
@@ -45,9 +47,10 @@ async def update(
     *,
     may_create: bool = False,
     tracked: bool = True,
-    admission_kind: tuple[str, str, str] | None = None,
+    view: View = WHOLE,
 ) -> Updated:
-    """Raises ApiError. `tracked` False: the transform has set managed fields itself (apply)."""
+    """Raises ApiError. `tracked` False: the transform has set managed fields itself (apply). Where the view shows
+    another kind, the transform calls `admit_shown` itself, before it puts what was written into the object."""
     registry = call.registry
     cacher = registry.cacher or await registry.open()
     key = registry.key(call.namespace, call.name)
@@ -64,7 +67,7 @@ async def update(
             obj["metadata"].pop("resourceVersion", None)
             return Updated(await creating.create(call, obj, tracked=tracked), created=True)
         try:
-            return Updated(await _update_once(call, key, entry, transform, tracked, admission_kind))
+            return Updated(await _update_once(call, key, entry, transform, tracked, view))
         except RevisionConflict as e:
             # The cache may not have seen yet what the store knows: never decide on the old one again.
             await cacher.wait_for(e.entry.revision)
@@ -74,6 +77,15 @@ async def update(
                 continue
             raise registry.not_found(call.name) from None
     raise registry.conflict(call.name)
+
+
+async def admit_shown(call: Call, view: View, given: Obj, current: Obj) -> None:
+    """Mutating admission of a subresource that is written as another kind. Raises ApiError."""
+    if call.admission:
+        decoding.match_namespace(given, call.namespace)
+        given.setdefault("status", {"replicas": 0})
+        attributes = _attributes(call, given, view.before(current), view)
+        await call.registry.services.admission.run_mutating(attributes)
 
 
 async def _may_create(call: Call) -> None:
@@ -93,7 +105,7 @@ async def _update_once(
     entry: CacheEntry,
     transform: Transform,
     tracked: bool,
-    admission_kind: tuple[str, str, str] | None,
+    view: View,
 ) -> CacheEntry:
     registry, strategy, context = call.registry, call.registry.strategy, call.context
     old = entry.obj
@@ -104,13 +116,19 @@ async def _update_once(
     else:
         obj = await transform(orjson.loads(entry.raw))
     meta, old_meta = obj.setdefault("metadata", {}), old["metadata"]
-    _check_preconditions(call, key, meta, old_meta)
+    if (uid := meta.get("uid")) and uid != old_meta.get("uid"):
+        raise registry.conflict(call.name, _uid_mismatch(key, uid, old_meta.get("uid", "")))
     creating.dedup_owners(call, obj)
     if tracked:
         await fieldmanager.on_update(call, obj, old)
-    if call.admission:
-        await registry.services.admission.run_mutating(_attributes(call, obj, old, admission_kind))
+    if call.admission and view.identity:
+        attributes = _attributes(call, obj, old, view)
+        await registry.services.admission.run_mutating(attributes)
+        if attributes.rounds is not None:
+            meta = obj["metadata"]
+            decoding.match_namespace(obj, call.namespace)
         creating.dedup_owners(call, obj)
+    _check_version(call, meta, old_meta)
     if registry.guard is not None:
         await registry.guard(call, obj, old)
     _keep_what_only_the_server_writes(call, obj, old)
@@ -118,18 +136,22 @@ async def _update_once(
     stored = False
     try:
         errors = objectmeta.validate_update(registry, obj, old, call.subresource)
+        check = strategy.validate_update
         if call.subresource == "status":
             if strategy.authorize_status is not None:
                 errors += await strategy.authorize_status(context, obj, old)
-            errors += strategy.validate_status_update(context, obj, old)
+            check = strategy.validate_status_update
+        if registry.custom:
+            errors += await turns.taken(partial(check, context, obj, old))
         else:
-            errors += strategy.validate_update(context, obj, old)
+            errors += check(context, obj, old)
         if errors:
             raise registry.invalid(meta.get("name") or "", errors)
         context.warnings.extend(strategy.warnings(context, obj, old))
         strategy.canonicalize(obj)
         if call.admission:
-            await registry.services.admission.run_validating(_attributes(call, obj, old, admission_kind))
+            shown = (obj, old) if view.identity else (view.before(obj), view.before(old))
+            await registry.services.admission.run_validating(_attributes(call, *shown, view))
         entry = await _store(call, key, entry, obj)
         stored = not call.dry_run
         return entry
@@ -138,11 +160,9 @@ async def _update_once(
             finish(stored)
 
 
-def _check_preconditions(call: Call, key: str, meta: Obj, old_meta: Obj) -> None:
+def _check_version(call: Call, meta: Obj, old_meta: Obj) -> None:
+    """After mutating admission, which may change it and sees none where none was sent."""
     registry = call.registry
-    uid = meta.get("uid")
-    if uid and uid != old_meta.get("uid"):
-        raise registry.conflict(call.name, _uid_mismatch(key, uid, old_meta.get("uid", "")))
     version = meta.get("resourceVersion") or ""
     if version in ("", "0"):
         if not registry.strategy.allow_unconditional_update:
@@ -166,7 +186,8 @@ def _keep_what_only_the_server_writes(call: Call, obj: Obj, old: Obj) -> None:
     """System metadata, the half of the object that this endpoint does not write, and the generation."""
     strategy, context = call.registry.strategy, call.context
     meta, old_meta = obj["metadata"], old["metadata"]
-    for field in ("uid", "creationTimestamp", "deletionTimestamp", "generation"):
+    meta["uid"] = meta.get("uid") or old_meta.get("uid", "")
+    for field in ("creationTimestamp", "deletionTimestamp", "generation"):
         if field in old_meta:
             meta[field] = old_meta[field]
     if "generation" not in old_meta:
@@ -254,7 +275,7 @@ def should_delete(obj: Obj, old: Obj) -> bool:
     )
 
 
-def _attributes(call: Call, obj: Obj, old: Obj, kind: tuple[str, str, str] | None) -> Attributes:
+def _attributes(call: Call, obj: Obj, old: Obj, view: View) -> Attributes:
     return Attributes(
         UPDATE,
         call.registry.storage,
@@ -264,12 +285,12 @@ def _attributes(call: Call, obj: Obj, old: Obj, kind: tuple[str, str, str] | Non
         obj,
         old,
         call.user,
-        call.options,
+        call.options_as("UpdateOptions"),
         call.dry_run,
         call.warnings,
         call.audit_annotations,
         attributes=call.attributes,
-        subresource_kind=kind,
+        subresource_kind=view.admission_kind,
         requested=call.requested,
     )
 

@@ -193,9 +193,10 @@ async def update(request: Request, registry: Registry, resource: Resource, view:
         if view.identity:
             return view.put(current, obj)
         versioned = (await registry.many_to_version([current], resource))[0]
+        await updating.admit_shown(call, view, obj, versioned)
         return decoding.canonical(registry, view.put(versioned, obj), resource)
 
-    done = await updating.update(call, replaced, admission_kind=view.admission_kind)
+    done = await updating.update(call, replaced, view=view)
     code = 201 if done.created else 200
     return await show(request, registry, resource, done.entry, accepted, code=code, view=view)
 
@@ -212,7 +213,7 @@ async def patch(request: Request, registry: Registry, resource: Resource, view: 
         done = await applying.apply(request, call, view, options)
     else:
         change = patching.transform(request, call, view, kind, options.field_validation)
-        done = await updating.update(call, change, admission_kind=view.admission_kind)
+        done = await updating.update(call, change, view=view)
     code = 201 if done.created else 200
     return await show(request, registry, resource, done.entry, accepted, code=code, view=view)
 

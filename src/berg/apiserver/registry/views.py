@@ -30,6 +30,10 @@ class View:
     def show(self, obj: Obj) -> Obj:
         return obj
 
+    def before(self, obj: Obj) -> Obj:
+        """As admission sees the object before it is written."""
+        return self.show(obj)
+
     def put(self, current: Obj, given: Obj) -> Obj:
         """What `current` (the view's own to change) becomes when `given` is written."""
         return given

@@ -19,16 +19,17 @@ KIND = ("", "v1", "Binding")
 
 async def handle(request: Request, registry: Registry, resource: Resource) -> Response:
     call, binding = reading.created(request, registry, resource, KIND)
-    meta = binding["metadata"]
+    legacy = resource.plural == "bindings"
     call.subresource = call.context.subresource = "binding"  # also when it comes as a Binding of its own
-    if not call.name:
-        call.name = meta.get("name") or ""
-    elif (meta.get("name") or "") != call.name:
+    call.name = call.name or binding["metadata"].get("name") or ""
+    attributes = await reading.mutated(call, binding, KIND, resource=resource if legacy else None)
+    meta = binding["metadata"]
+    if (meta.get("name") or "") != call.name:
         raise status.bad_request("name in URL does not match name in Binding object")
     errors = _validate(binding)
     if errors:
         raise status.invalid("", "Binding", call.name, errors)
-    await reading.admit(call, binding, KIND)
+    await reading.validate(call, attributes)
     node = binding["target"]["name"]
     now = rfc3339(registry.services.clock.now())
 

@@ -28,14 +28,15 @@ RETRY_AFTER_S = 10
 
 async def handle(request: Request, registry: Registry, resource_: Resource) -> Response:
     call, eviction = reading.created(request, registry, resource_, KIND)
+    attributes = await reading.mutated(call, eviction, KIND)
     if (eviction["metadata"].get("name") or "") != call.name:
         raise status.bad_request("name in URL does not match name in Eviction object")
+    await reading.validate(call, attributes)
     options: Obj = dict(eviction.get("deleteOptions") or {})
     if call.dry_run:
         options["dryRun"] = ["All"]
     elif options.get("dryRun"):
         call.context.dry_run = True
-    await reading.admit(call, eviction, KIND)
     pod = (await registry.entry(call.namespace, call.name)).obj
     if not _ignores_budgets(pod):
         budget = await _budget_of(registry, pod)

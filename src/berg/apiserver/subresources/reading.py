@@ -34,11 +34,15 @@ def created(request: Request, registry: Registry, resource: Resource, kind: tupl
     return call, obj
 
 
-async def admit(call: Call, obj: Obj, kind: tuple[str, str, str], *, operation: str = CREATE) -> None:
+async def mutated(
+    call: Call, obj: Obj, kind: tuple[str, str, str], *, operation: str = CREATE, resource: Resource | None = None
+) -> Attributes:
+    """`obj` after mutating admission, to be validated. `resource`: what it was sent to, where that is not the
+    registry's."""
     attributes = Attributes(
         operation,
-        call.registry.storage,
-        call.subresource,
+        resource or call.registry.storage,
+        "" if resource is not None else call.subresource,
         call.namespace,
         call.name,
         obj,
@@ -52,6 +56,10 @@ async def admit(call: Call, obj: Obj, kind: tuple[str, str, str], *, operation: 
         subresource_kind=kind,
     )
     await call.registry.services.admission.run_mutating(attributes)
+    return attributes
+
+
+async def validate(call: Call, attributes: Attributes) -> None:
     await call.registry.services.admission.run_validating(attributes)
 
 
@@ -61,7 +69,8 @@ async def admit_connect(request: Request, registry: Registry, resource: Resource
 
     call = verbs.make_call(request, registry, resource, NO_OPTIONS, {})
     group_version = ("", "v1", kind)
-    await admit(call, {"kind": kind, "apiVersion": "v1", **options}, group_version, operation=CONNECT)
+    obj = {"kind": kind, "apiVersion": "v1", **options}
+    await validate(call, await mutated(call, obj, group_version, operation=CONNECT))
     return call
 
 

@@ -25,6 +25,7 @@ async def handle(request: Request, registry: Registry, resource_: Resource) -> R
     services = registry.services
     issuer: ServiceAccountTokens = services.tokens
     call, wanted = reading.created(request, registry, resource_, KIND)
+    attributes = await reading.mutated(call, wanted, KIND)
     meta = wanted["metadata"]
     if meta.get("name") and meta["name"] != call.name:
         error = status.invalid_value("metadata.name", meta["name"], "must match the service account name if specified")
@@ -47,7 +48,7 @@ async def handle(request: Request, registry: Registry, resource_: Resource) -> R
     errors = _validate(seconds)
     if errors:
         raise status.invalid(KIND[0], KIND[2], "", errors)
-    await reading.admit(call, wanted, KIND)
+    await reading.validate(call, attributes)
     longest = services.config.service_account_max_token_expiration_s
     if 0 < longest < seconds:
         call.warnings.append(f"requested expiration of {seconds} seconds shortened to {longest} seconds")

@@ -39,11 +39,13 @@ class Hook:
     def __init__(self):
         self.answer = {"allowed": True}
         self.asked = []
+        self.headers = []
         self.config = {}
 
     async def handle(self, request):
         review = await request.json()
         self.asked.append(review["request"])
+        self.headers.append(request.headers)
         answer = self.answer(review["request"]) if callable(self.answer) else self.answer
         return web.json_response({**review, "request": None, "response": {"uid": review["request"]["uid"], **answer}})
 

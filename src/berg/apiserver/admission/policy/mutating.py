@@ -9,16 +9,16 @@ from time import perf_counter
 
 import orjson
 
-from berg.apiserver.admission import conditions, sight
-from berg.apiserver.admission.conditions import Fault
+from berg.apiserver.admission import authorizer, sight
+from berg.apiserver.admission.conditions import Fault, Scope
 from berg.apiserver.admission.figures import ConditionFigures, PolicyFigures
 from berg.apiserver.admission.interface import Api, Attributes, Plugin, Rounds
 from berg.apiserver.admission.policy.invocations import Invocation, Misconfigured, fails_open, find
 from berg.apiserver.admission.policy.patches import mutated
-from berg.apiserver.admission.policy.scope import scope_of
+from berg.apiserver.admission.policy.scope import is_wanted, seen_by
 from berg.apiserver.admission.refusal import forbidden
 from berg.apiserver.admission.sight import Sight
-from berg.machinery import schema
+from berg.machinery import schema, turns
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import ApiError, Obj
 from berg.machinery.typedef import TypeDef
@@ -55,6 +55,9 @@ class MutatingAdmissionPolicy(Plugin):
                     faults.append(_told(one.policy["metadata"]["name"], one.binding, one.why))
                 continue
             faults += await self._invoke(a, one, seen, rounds)
+        if rounds.dirty:  # upstream looks no closer
+            rounds.changed(self.name)
+            rounds.dirty = False
         if a.obj is not None:
             rounds.left[self.name] = orjson.loads(orjson.dumps(a.obj))
         if faults:
@@ -65,37 +68,44 @@ class MutatingAdmissionPolicy(Plugin):
         spec, name = policy["spec"], policy["metadata"]["name"]
         open_ = fails_open(policy)
         key = (self.name, invocation.key)
+        base = await seen_by(self, a, invocation, seen)
         try:
-            scope = await scope_of(self.api, a, invocation, seen)
-            told = self._conditions.of(name, a.operation)
-            if not conditions.hold(spec.get("matchConditions") or (), scope, ignore=open_, told=told):
+            if not await is_wanted(self, a, invocation, base, self._conditions):
                 return []
         except Fault as e:
-            return [_told(name, invocation.binding, str(e))]
+            return [] if open_ else [_told(name, invocation.binding, str(e))]
         if rounds.second and key not in rounds.due:
             return []
         faults: list[str] = []
-        if a.obj is not None:
-            before = orjson.loads(orjson.dumps(a.obj))
-            for mutation in spec.get("mutations") or ():
-                scope = await scope_of(self.api, a, invocation, seen)
-                obj, _ = await seen.objects(invocation.resource)
-                assert obj is not None
-                started = perf_counter()
-                try:
-                    changed = mutated(mutation, scope, obj, self._type_of(invocation.resource))
-                except Fault as e:
-                    self._checks.note(name, invocation.binding["metadata"]["name"], str(e), perf_counter() - started)
-                    if not open_:
-                        faults.append(_told(name, invocation.binding, str(e)))
-                    continue
-                self._checks.note(name, invocation.binding["metadata"]["name"], None, perf_counter() - started)
-                await seen.take(orjson.loads(orjson.dumps(changed)), invocation.resource)
-            if before != a.obj:
-                rounds.changed(self.name)
+        before = orjson.loads(orjson.dumps(a.obj))
+        for mutation in spec.get("mutations") or () if a.obj is not None else ():
+            started = perf_counter()
+            fault = None
+            try:
+                await self._mutate(a, invocation, mutation, seen)
+                rounds.dirty = True
+            except Fault as e:
+                fault = str(e)
+                if not open_:
+                    faults.append(_told(name, invocation.binding, fault))
+            self._checks.note(name, invocation.binding["metadata"]["name"], fault, perf_counter() - started)
+        if before != a.obj:
+            rounds.changed(self.name)
         if spec.get("reinvocationPolicy") == "IfNeeded":
             rounds.ran.add(key)
         return faults
+
+    async def _mutate(self, a: Attributes, invocation: Invocation, mutation: Obj, seen: Sight) -> None:
+        """Raises Fault."""
+        base = await seen_by(self, a, invocation, seen)
+        ask, type_ = authorizer.asking(self.api, a), self._type_of(invocation.resource)
+        variables = invocation.policy["spec"].get("variables") or ()
+
+        def work() -> Obj:
+            return mutated(mutation, Scope(base, variables, ask), base["object"], type_)
+
+        changed = await turns.taken(work)
+        await seen.take(orjson.loads(orjson.dumps(changed)), invocation.resource)
 
     def _type_of(self, r: Resource) -> TypeDef | None:
         registry = getattr(self.api, "registries", {}).get((r.group, r.plural))

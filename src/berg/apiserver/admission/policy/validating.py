@@ -5,22 +5,27 @@ Source: k8s.io/apiserver pkg/admission/plugin/policy/validating.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from berg.apiserver.admission import conditions, sight
-from berg.apiserver.admission.conditions import Fault, Scope
+from berg.apiserver.admission import authorizer, sight
+from berg.apiserver.admission.conditions import Fault, OutOfBudget, Scope
 from berg.apiserver.admission.figures import ConditionFigures, PolicyFigures
 from berg.apiserver.admission.interface import Api, Attributes, Plugin
 from berg.apiserver.admission.policy.invocations import Invocation, Misconfigured, fails_open, find
-from berg.apiserver.admission.policy.scope import scope_of
+from berg.apiserver.admission.policy.scope import is_wanted, seen_by
 from berg.apiserver.admission.refusal import forbidden
 from berg.apiserver.admission.sight import Sight
+from berg.machinery import turns
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
+
+if TYPE_CHECKING:
+    from berg.machinery.cel.library.authorizer import Ask
 
 _POLICIES = resource("validatingadmissionpolicies.admissionregistration.k8s.io")
 _BINDINGS = resource("validatingadmissionpolicybindings.admissionregistration.k8s.io")
@@ -37,8 +42,8 @@ class Denial:
     message: str
     reason: str = ""
     index: int = 0
-    seconds: float = 0.0
-    """how long its expression took"""
+    fault: str | None = None
+    """what metrics are told: it could not be evaluated"""
 
     def text(self) -> str:
         name = self.policy["metadata"]["name"]
@@ -49,15 +54,22 @@ class Denial:
 
 
 @dataclass(slots=True)
-class _Notes:
-    """Audit annotations of one policy over all its bindings."""
+class _Judgement:
+    """What a policy says of a request: nothing has been done about it yet."""
 
-    values: dict[str, list[str]] = field(default_factory=dict)
+    denials: list[Denial] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    """faults that the failure policy lets pass"""
+    annotations: list[tuple[str, str]] = field(default_factory=list)
+    unfit: list[Denial] = field(default_factory=list)
+    """audit annotations that could not be worked out"""
 
-    def add(self, key: str, value: str) -> None:
-        kept = self.values.setdefault(key, [])
-        if value not in kept:
-            kept.append(value)
+    def fault(self, invocation: Invocation, e: Fault, index: int = 0) -> None:
+        if fails_open(invocation.policy):
+            self.passed.append(str(e))
+        else:
+            denial = Denial(invocation.policy, invocation.binding, str(e), "", index, str(e))
+            self.denials.append(denial)
 
 
 class ValidatingAdmissionPolicy(Plugin):
@@ -75,62 +87,56 @@ class ValidatingAdmissionPolicy(Plugin):
 
     async def validate(self, a: Attributes) -> None:
         denied: list[Denial] = []
-        notes: dict[str, _Notes] = {}
+        notes: dict[str, dict[str, list[str]]] = {}
         seen = Sight(self.api, a)
         for found in find(self.api, a, _POLICIES, _BINDINGS):
             if isinstance(found, Misconfigured):
                 if not fails_open(found.policy):
                     denied.append(Denial(found.policy, found.binding, found.why))
                 continue
-            scope = await scope_of(self.api, a, found, seen)
-            own = notes.setdefault(found.policy["metadata"]["name"], _Notes())
-            for denial in self._judge(a, found, scope):
-                denied += self._act(a, found, denial)
-            for denial in _annotate(found, scope, own):
+            started = perf_counter()
+            judgement = await self._judge(a, found, seen)
+            seconds = perf_counter() - started
+            for fault in judgement.passed:
+                self._note(found, fault, seconds, "allow")
+            for denial in judgement.denials:
+                denied += self._act(a, found, denial, seconds)
+            for denial in judgement.unfit:
+                self._note(found, denial.fault, seconds, "deny")
                 denied.append(denial)
-                self._note(found, denial, "deny")
-        for policy, own in notes.items():
-            for key, values in own.values.items():
-                a.audit_annotations[f"{policy}/{key}"] = ", ".join(values)
+            own = notes.setdefault(found.policy["metadata"]["name"], {})
+            for key, value in judgement.annotations:
+                kept = own.setdefault(key, [])
+                if value not in kept:
+                    kept.append(value)
+        for policy, values in notes.items():
+            for key, kept in values.items():
+                a.annotate(f"{policy}/{key}", ", ".join(kept))
         if denied:
             raise _refusal(a, denied[0])
 
-    def _note(self, found: Invocation, denial: Denial, action: str) -> None:
-        policy, binding = found.policy["metadata"]["name"], found.binding["metadata"]["name"]
-        self._checks.note(policy, binding, denial.message, denial.seconds, action)
-
-    def _judge(self, a: Attributes, invocation: Invocation, scope: Scope) -> Iterator[Denial]:
-        policy, binding = invocation.policy, invocation.binding
-        spec = policy["spec"]
-        open_ = fails_open(policy)
-        told = self._conditions.of(policy["metadata"]["name"], a.operation)
+    async def _judge(self, a: Attributes, invocation: Invocation, seen: Sight) -> _Judgement:
+        base = await seen_by(self, a, invocation, seen)
         try:
-            if not conditions.hold(spec.get("matchConditions") or (), scope, ignore=open_, told=told):
-                return
+            if not await is_wanted(self, a, invocation, base, self._conditions):
+                return _Judgement()
         except Fault as e:
-            yield Denial(policy, binding, str(e))
-            return
-        for index, validation in enumerate(spec.get("validations") or ()):
-            started = perf_counter()
-            try:
-                held = scope.evaluate(validation["expression"])
-            except Fault as e:
-                failed = Denial(policy, binding, str(e), index=index, seconds=perf_counter() - started)
-                if open_:
-                    self._note(invocation, failed, "allow")
-                else:
-                    yield failed
-                continue
-            if held is not True:
-                why, seconds = validation.get("reason") or "Invalid", perf_counter() - started
-                yield Denial(policy, binding, _message(validation, scope), why, index, seconds)
+            judgement = _Judgement()
+            judgement.fault(invocation, e)
+            return judgement
+        ask = authorizer.asking(self.api, a)
+        return await turns.taken(lambda: _judged(invocation, base, ask))
 
-    def _act(self, a: Attributes, invocation: Invocation, denial: Denial) -> Iterator[Denial]:
+    def _note(self, invocation: Invocation, fault: str | None, seconds: float, action: str) -> None:
+        policy, binding = invocation.policy["metadata"]["name"], invocation.binding["metadata"]["name"]
+        self._checks.note(policy, binding, fault, seconds, action)
+
+    def _act(self, a: Attributes, invocation: Invocation, denial: Denial, seconds: float) -> Iterator[Denial]:
         """What the binding wants done about it."""
         binding = invocation.binding["spec"]
         policy, bound = invocation.policy["metadata"]["name"], invocation.binding["metadata"]["name"]
         for action in binding.get("validationActions") or ():
-            self._note(invocation, denial, action.lower())
+            self._note(invocation, denial.fault, seconds, action.lower())
             match action:
                 case "Deny":
                     yield denial
@@ -145,7 +151,28 @@ class ValidatingAdmissionPolicy(Plugin):
                         "expressionIndex": denial.index,
                         "validationActions": binding["validationActions"],
                     }
-                    a.audit_annotations[_FAILURE] = orjson.dumps([failure]).decode()
+                    a.annotate(_FAILURE, orjson.dumps([failure]).decode())
+
+
+def _judged(invocation: Invocation, base: Mapping[str, Any], ask: Ask) -> _Judgement:
+    """Evaluates everything, and does nothing else."""
+    judgement = _Judgement()
+    spec = invocation.policy["spec"]
+    scope = Scope(base, spec.get("variables") or (), ask)
+    for index, validation in enumerate(spec.get("validations") or ()):
+        try:
+            if scope.evaluate(validation["expression"]) is not True:
+                message, reason = _message(validation, scope), validation.get("reason") or "Invalid"
+                judgement.denials.append(Denial(invocation.policy, invocation.binding, message, reason, index))
+        except OutOfBudget as e:  # takes the place of what was said before
+            judgement = _Judgement()
+            judgement.fault(invocation, e)
+            return judgement
+        except Fault as e:
+            judgement.fault(invocation, e, index)
+    if spec.get("auditAnnotations"):
+        _annotate(invocation, Scope(base, spec.get("variables") or (), ask), judgement)
+    return judgement
 
 
 def _message(validation: Obj, scope: Scope) -> str:
@@ -164,26 +191,18 @@ def _message(validation: Obj, scope: Scope) -> str:
     )
 
 
-def _annotate(invocation: Invocation, scope: Scope, notes: _Notes) -> Iterator[Denial]:
+def _annotate(invocation: Invocation, scope: Scope, judgement: _Judgement) -> None:
     policy = invocation.policy
-    annotations = policy["spec"].get("auditAnnotations") or ()
-    if not annotations:
-        return
-    try:
-        if not conditions.hold(policy["spec"].get("matchConditions") or (), scope, ignore=True):
-            return
-    except Fault:
-        return
-    for annotation in annotations:
-        started = perf_counter()
+    for annotation in policy["spec"]["auditAnnotations"]:
         try:
             value = scope.evaluate(annotation["valueExpression"])
         except Fault as e:
             if not fails_open(policy):
-                yield Denial(policy, invocation.binding, str(e), seconds=perf_counter() - started)
+                judgement.unfit.append(Denial(policy, invocation.binding, str(e), fault=str(e)))
             continue
         if isinstance(value, str) and value.strip():
-            notes.add(annotation["key"], value.strip()[:_LONGEST_ANNOTATION])
+            shown = value.strip().encode()[:_LONGEST_ANNOTATION].decode(errors="ignore")
+            judgement.annotations.append((annotation["key"], shown))
 
 
 def _refusal(a: Attributes, denial: Denial) -> ApiError:

@@ -7,14 +7,19 @@ from typing import Any
 
 from berg.apiserver.admission.interface import Api, Attributes
 from berg.apiserver.admission.webhook.hooks import CallFailed, Invocation
+from berg.apiserver.http.hook_credentials import NOBODY, configured
 from berg.apiserver.http.hooks import HookError, Hooks
+from berg.machinery.status import Obj
 
 _DEFAULT_TIMEOUT_S = 10
 
 
 class Caller:
-    def __init__(self, api: Api) -> None:
-        self._hooks: Hooks = getattr(api, "hooks", None) or Hooks(api)
+    def __init__(self, api: Api, config: Obj) -> None:
+        """`config`: a WebhookAdmissionConfiguration, or nothing. Raises BadCredentials."""
+        credentials = configured(config)
+        shared: Hooks | None = getattr(api, "hooks", None) if credentials is NOBODY else None
+        self._hooks = shared or Hooks(api, credentials)
         self._tracing: Any = getattr(api, "tracing", None)
         self.close = self._hooks.close
 
@@ -28,7 +33,7 @@ class Caller:
             try:
                 return await self._hooks.post(config, body, seconds, headers=headers, query=query)
             except HookError as e:
-                raise CallFailed(hook, f"failed to call webhook: {e}" if e.asked else str(e)) from None
+                raise CallFailed(hook, f"failed to call webhook: {e}" if e.asked else str(e), e.code) from None
 
     def _span(self, a: Attributes, invocation: Invocation, uid: str, *, mutating: bool) -> Any:
         if self._tracing is None:

@@ -10,6 +10,8 @@ from berg.apiserver.admission.webhook.hooks import CallFailed, Hook
 from berg.apiserver.metrics import WAITED_S
 from berg.machinery.metrics import Registry
 
+_HIGHEST_CODE = 600
+"""codes beyond it are counted as it, so that there are never too many"""
 _SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0)
 
 
@@ -34,8 +36,14 @@ class Figures:
         self._note(a, hook, seconds, 200, rejected=False)
 
     def denied(self, a: Attributes, hook: Hook, seconds: float, code: int) -> None:
+        code = min(code, _HIGHEST_CODE)
         self._note(a, hook, seconds, code, rejected=True)
         self._rejections.inc(hook.name, a.operation, self._step, "no_error", str(code))
+
+    def unasked(self, a: Attributes, hook: Hook, seconds: float) -> None:
+        """The fault is the server's own."""
+        self._note(a, hook, seconds, 0, rejected=True)
+        self._rejections.inc(hook.name, a.operation, self._step, "apiserver_internal_error", "0")
 
     def failed(self, a: Attributes, failed: CallFailed, seconds: float) -> None:
         hook, open_ = failed.hook, failed.hook.ignores_failure

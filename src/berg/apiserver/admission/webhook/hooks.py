@@ -48,7 +48,7 @@ class CallFailed(Exception):
     """The webhook could not be asked, which its failure policy judges."""
 
     def __init__(self, hook: Hook, why: str, code: int = 503) -> None:
-        """`code`: what metrics call it."""
+        """`code`: what metrics count it as."""
         super().__init__(f'failed calling webhook "{hook.name}": {why}')
         self.hook = hook
         self.code = code
@@ -81,11 +81,11 @@ async def invocation(api: Api, a: Attributes, hook: Hook, sight: Sight, figures:
         return None
     if body.get("matchConditions"):
         obj, old = await sight.objects(found)
-        base = {"object": obj, "oldObject": old, "request": sight.request(found, ""), **authorizer.variables(a)}
-        scope = conditions.Scope(base, ask=authorizer.asking(api, a))
+        about = {"object": obj, "oldObject": old, "request": sight.request(found, ""), "namespaceObject": None}
+        base = {**about, **authorizer.variables(a)}
+        ask, told = authorizer.asking(api, a), figures.of(hook.name, a.operation)
         try:
-            told = figures.of(hook.name, a.operation)
-            if not conditions.hold(body["matchConditions"], scope, ignore=hook.ignores_failure, told=told):
+            if not await conditions.hold(body["matchConditions"], base, ask, ignore=hook.ignores_failure, told=told):
                 figures.excluded(hook.name, a.operation)
                 return None
         except conditions.Fault as e:

@@ -1,4 +1,4 @@
-"""ValidatingAdmissionWebhook: all webhooks at once, the first refusal in their order is the answer.
+"""ValidatingAdmissionWebhook: all webhooks at once, the first refusal that comes is the answer.
 
 Source: k8s.io/apiserver pkg/admission/plugin/webhook/validating.
 """
@@ -6,12 +6,11 @@ Source: k8s.io/apiserver pkg/admission/plugin/webhook/validating.
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 
 from berg.apiserver.admission.interface import Attributes
 from berg.apiserver.admission.sight import Sight
 from berg.apiserver.admission.webhook import hooks, review
-from berg.apiserver.admission.webhook.hooks import CallFailed, Invocation
+from berg.apiserver.admission.webhook.hooks import Invocation
 from berg.apiserver.admission.webhook.plugin import WebhookPlugin
 from berg.machinery.resources import resource
 
@@ -20,8 +19,8 @@ _CONFIGURATIONS = resource("validatingwebhookconfigurations.admissionregistratio
 
 class ValidatingAdmissionWebhook(WebhookPlugin):
     name = "ValidatingAdmissionWebhook"
-    validating = True
     step = "validating"
+    validating = True
     failed_open = "failed-open.validating.webhook.admission.k8s.io"
 
     async def validate(self, a: Attributes) -> None:
@@ -33,25 +32,19 @@ class ValidatingAdmissionWebhook(WebhookPlugin):
                 found.append(invocation)
         if not found:
             return
-        answers = await asyncio.gather(
-            *(self._call(a, invocation, seen, i) for i, invocation in enumerate(found)), return_exceptions=True
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        refusals: list[BaseException] = []  # in the order in which they come
 
-    async def _call(self, a: Attributes, invocation: Invocation, seen: Sight, index: int) -> None:
-        hook = invocation.hook
-        started = perf_counter()
-        try:
-            hooks.check_dry_run(a, hook)
-            answer = await review.ask(self.caller, a, invocation, seen, mutating=False)
-        except CallFailed as e:
-            self.figures.failed(a, e, perf_counter() - started)
-            self.let_pass(a, e, 0, index)
-            return
-        if not answer.allowed:
-            denial = review.denial(invocation, answer.result)
-            self.figures.denied(a, hook, perf_counter() - started, denial.code)
-            raise denial
-        self.figures.answered(a, hook, perf_counter() - started)
+        async def call(invocation: Invocation, index: int) -> None:
+            try:
+                await self.outcome(a, invocation.hook, self._call(a, invocation, seen), 0, index)
+            except Exception as e:
+                refusals.append(e)
+
+        await asyncio.gather(*(call(invocation, i) for i, invocation in enumerate(found)))
+        if refusals:
+            raise refusals[0]
+
+    async def _call(self, a: Attributes, invocation: Invocation, seen: Sight) -> None:
+        """Raises CallFailed, ApiError."""
+        hooks.check_dry_run(a, invocation.hook)
+        await review.ask(self.caller, a, invocation, seen, mutating=False)
