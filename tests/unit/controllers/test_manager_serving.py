@@ -1,11 +1,13 @@
 import asyncio
 import ssl
+from pathlib import Path
 from typing import Any
 
 from controllers_world import World
 
-from berg.client.serving import Serving
+from berg.client.serving import _AUTHENTICATION, Serving
 from berg.client.transport import HTTPTransport
+from berg.machinery import pki
 from berg.machinery.metrics import Registry
 
 
@@ -57,5 +59,39 @@ async def test_health_is_for_all_and_metrics_for_who_may(world: World):
         assert (await get("/none", "monitor"))[0] == 404
     finally:
         await http.close()
+        await serving.stop()
+        await asyncio.sleep(0)
+
+
+async def test_a_client_certificate_of_the_cluster_names_who_asks(world: World, tmp_path: Path) -> None:
+    authority = pki.CertificateAuthority.create("cluster")
+    data = {"client-ca-file": authority.pair.certificate.decode()}
+    world.create("configmaps", {"metadata": {"name": _AUTHENTICATION, "namespace": "kube-system"}, "data": data})
+    asked: list[Any] = []
+
+    def api(method: str, path: str, doc: Any) -> None:
+        if path.endswith("subjectaccessreviews"):
+            asked.append(doc["spec"])
+            doc["status"] = {"allowed": "monitors" in doc["spec"]["groups"]}
+
+    world.api.answer_hook = api
+    serving = Serving(world.client, "kube-scheduler", lambda: b"m 1\n", address="127.0.0.1")
+    await serving.start()
+    try:
+        assert serving._trusting is not None
+        await serving._trusting
+        for organization, code in (("monitors", 200), ("others", 403)):
+            client = authority.issue("me", [organization], client=True)
+            tls = ssl.create_default_context()
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            tls.load_cert_chain(*client.write(tmp_path, organization))
+            http = HTTPTransport(f"https://127.0.0.1:{serving.port}", tls=tls)
+            try:
+                assert (await http.request("GET", "/metrics")).status == code
+            finally:
+                await http.close()
+        assert asked[0]["user"] == "me"
+        assert asked[0]["groups"] == ["monitors", "system:authenticated"]
+    finally:
         await serving.stop()
         await asyncio.sleep(0)
