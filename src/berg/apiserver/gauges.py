@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berg.apiserver import version
+from berg.apiserver import storage_figures, version
+from berg.apiserver.crd import figures as crd_figures
 from berg.apiserver.registry.registry import Registry
 from berg.apiserver.registry.watching import WATCH_LIST_S
 from berg.machinery import features, process
@@ -54,6 +55,9 @@ def describe(server: APIServer) -> None:
             for (ver, scope), cell in registry.watch_lists.items():
                 yield (storage.group, ver, storage.plural, scope), cell
 
+    storage_figures.describe(services, r)
+    crd_figures.describe(r)
+    services.service_allocation.describe(r)
     process.describe(r, version.info(), "kube-apiserver")
     r.gauge(features.METRIC, features.HELP, ("name", "stage"), services.features.samples)
     r.gauge("apiserver_storage_objects", "[STABLE] Objects stored, by resource.", ("resource",), objects)

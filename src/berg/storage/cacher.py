@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from berg.machinery.metrics import Cell
+    from berg.storage.figures import CacheFigures
     from berg.storage.interface import Store
     from berg.storage.transform import Adopt, Transformer
     from berg.storage.watchcache import WatchCache
@@ -103,6 +105,20 @@ Predicate = Callable[[CacheEntry], bool]
 
 class Cacher(Protocol):
     """One per resource and storage prefix (`/registry/pods/`)."""
+
+    @property
+    def figures(self) -> CacheFigures:
+        """What it has counted."""
+        ...
+
+    capacity: int
+    """how many events it keeps"""
+
+    @property
+    def lease_objects(self) -> Cell: ...
+
+    @property
+    def size_bytes(self) -> int: ...
 
     async def start(self) -> None: ...
 

@@ -44,6 +44,11 @@ class Entry:
         self._obj: Obj | None = None
         self._labels: dict[str, str] | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """As it is kept just now."""
+        return len(self._data or self._raw or b"")
+
     def __repr__(self) -> str:
         return f"Entry({self.key!r}, {self.revision})"
 

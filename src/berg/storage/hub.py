@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from berg.machinery.metrics import Cell
+from berg.storage.figures import LEASES
 from berg.storage.interface import (
     Event,
     RangeRequest,
@@ -59,6 +61,7 @@ class Hub:
         self._starting = asyncio.Lock()
         self._started = False
         self._leases: dict[int, _SharedLease] = {}
+        self.lease_objects = Cell(LEASES)
         self._request_progress: asyncio.Event = asyncio.Event()
 
     async def register(self, sink: Sink) -> None:
@@ -204,6 +207,8 @@ class Hub:
         shared = self._leases.get(ttl_s)
         if shared is None or shared.until < now or shared.objects >= LEASE_OBJECTS:
             reuse_s = min(LEASE_REUSE_S, LEASE_REUSE_SHARE * ttl_s)
+            if shared is not None:
+                self.lease_objects.observe(shared.objects)
             granted = await self.store.lease_grant(ttl_s + int(reuse_s))
             shared = self._leases[ttl_s] = _SharedLease(granted.id, now + reuse_s)
         shared.objects += 1

@@ -14,7 +14,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
 
+from berg.machinery.metrics import Cell
 from berg.storage.cacher import (
     CacheEntry,
     CacheEvent,
@@ -28,6 +30,7 @@ from berg.storage.cacher import (
 )
 from berg.storage.entry import Entry, encode
 from berg.storage.fanout import EVERYTHING, Fanout, Watcher
+from berg.storage.figures import CacheFigures
 from berg.storage.hub import hub_of
 from berg.storage.interface import (
     Compare,
@@ -128,6 +131,7 @@ class WatchCache:
         self._head = b'{"kind":"' if adopt is None else f'{{"kind":"{kind}","apiVersion":"{api_version}",'.encode()
         self._swap = store.swap if isinstance(store, Synchronous) else self._transact
         self._hub = hub_of(store, self.prefix)
+        self.figures = CacheFigures()
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []
         self._computed: dict[str, IndexValues] = {"label": _label_values}
@@ -164,6 +168,7 @@ class WatchCache:
 
     async def _read_all(self) -> tuple[int, list[KeyValue]]:
         """Every object, at one revision."""
+        started = perf_counter()
         end = prefix_end(self.prefix)
         limit = 0 if self._hub.synchronous else PAGE
         answer = await self.store.range(RangeRequest(self.prefix, end, limit=limit))
@@ -172,6 +177,10 @@ class WatchCache:
         while answer.more:
             answer = await self.store.range(RangeRequest(kvs[-1].key + b"\0", end, limit=limit, revision=revision))
             kvs += answer.kvs
+        figures = self.figures
+        figures.asked_since("list", started)
+        figures.loads += 1
+        figures.listed_from_store(len(kvs), len(kvs))
         if self._transformer is not None:
             await self._transformer.prepare([kv.value for kv in kvs])
         return revision, kvs
@@ -203,6 +212,18 @@ class WatchCache:
 
     def counter(self) -> Callable[[], int]:
         return self._entries.__len__
+
+    capacity = RECENT_EVENTS
+
+    @property
+    def size_bytes(self) -> int:
+        """As far as it is known without decoding anything."""
+        return sum(entry.size_bytes for entry in self._entries.values())
+
+    @property
+    def lease_objects(self) -> Cell:
+        """How many objects the leases had that are given out no more; shared by all cachers of a store."""
+        return self._hub.lease_objects
 
     def interested(self, namespace: str, name: str) -> int:
         return self._fanout.interested(namespace, f"{namespace}/{name}" if self.namespaced else name)
@@ -251,6 +272,9 @@ class WatchCache:
                 for index in self._indexes.values():
                     index.remove(key)
                 out.append(CacheEvent("DELETED", entry.revision, old.at(entry.revision), old))
+        figures = self.figures
+        figures.received += len(events)
+        figures.dispatched += len(out)
         if not out:
             return
         self._changed = out[-1].revision
@@ -272,7 +296,12 @@ class WatchCache:
         return self._entries.get(key)
 
     async def wait_for(self, revision: int) -> None:
-        if not await self._hub.wait_for(revision, FRESH_TIMEOUT_S):
+        if self._hub.revision >= revision:
+            return
+        started = perf_counter()
+        reached = await self._hub.wait_for(revision, FRESH_TIMEOUT_S)
+        self.figures.waits.observe(perf_counter() - started)
+        if not reached:
             raise TooLargeResourceVersion(self.revision)
 
     async def consistent(self) -> int:
@@ -305,7 +334,12 @@ class WatchCache:
                 return await self._list_history(namespace, predicate, limit, after_key, exact_revision)
         keys = self._slice(namespace, after_key) if index is None else self._indexed(index, namespace, after_key)
         entries = self._entries
-        return _page((entries[k] for k in keys), len(keys), exact_revision or self.revision, predicate, limit)
+        found = _page((entries[k] for k in keys), len(keys), exact_revision or self.revision, predicate, limit)
+        figures, name = self.figures, "" if index is None else index[0]
+        figures.listed[name] += 1
+        figures.fetched[name] += len(keys) if predicate is not None else len(found.entries)
+        figures.returned += len(found.entries)
+        return found
 
     def _slice(self, namespace: str | None, after_key: str | None) -> Sequence[str]:
         keys = self._keys
@@ -347,11 +381,15 @@ class WatchCache:
         if after_key is not None:
             start = max(start, self.prefix + after_key.encode() + b"\0")
         fetch = limit if predicate is None else 0
+        started = perf_counter()
         try:
             answer = await self.store.range(RangeRequest(start, end, limit=fetch, revision=revision))
         except RevisionFuture as e:
             raise TooLargeResourceVersion(self.revision) from e
-        return _page(map(self._entry, answer.kvs), answer.count, revision, predicate, limit)
+        self.figures.asked_since("list", started)
+        found = _page(map(self._entry, answer.kvs), answer.count, revision, predicate, limit)
+        self.figures.listed_from_store(len(answer.kvs), len(found.entries))
+        return found
 
     def watch(
         self,
@@ -421,7 +459,12 @@ class WatchCache:
         return await self._written(key, answer.revision, stored)
 
     async def delete(self, key: str, *, expected: int) -> Entry:
-        answer = await self._swap(self.prefix + key.encode(), expected, None)
+        started, well = perf_counter(), False
+        try:
+            answer = await self._swap(self.prefix + key.encode(), expected, None)
+            well = True
+        finally:
+            self.figures.asked_since("delete", started, well=well)
         if not answer.done or answer.before is None:
             raise self._conflict(key, answer)
         last = self._make(key, answer.revision, answer.before.value)
@@ -435,12 +478,17 @@ class WatchCache:
         stored = data if self._transformer is None else self._transformer.to_storage(storage_key, data)
         while True:
             lease = await self._hub.lease(ttl_s) if ttl_s else 0
+            started, well = perf_counter(), False
             try:
-                return stored, data, await self._swap(storage_key, expected, stored, lease)
+                answer = await self._swap(storage_key, expected, stored, lease)
+                well = True
+                return stored, data, answer
             except LeaseNotFound:
                 if not ttl_s:
                     raise
                 self._hub.forget_lease(ttl_s)
+            finally:
+                self.figures.asked_since("update" if expected else "create", started, well=well)
 
     async def _transact(self, key: bytes, expected: int, value: bytes | None, lease: int = 0) -> Swapped:
         """`Synchronous.swap` on any store."""

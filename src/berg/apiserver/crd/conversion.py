@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import uuid
 from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from berg.apiserver.crd.figures import CALL, INVALID, MALFORMED, PARTIAL, ConversionFigures, Failed
 from berg.machinery import schema
 from berg.machinery.resources import Resource
-from berg.machinery.status import ApiError, Obj
+from berg.machinery.status import Obj
 
 if TYPE_CHECKING:
     from berg.apiserver.registry.registry import ConvertMany, Registry
@@ -49,7 +51,25 @@ def converter(registry: Registry, crd: Obj) -> ConvertMany:
 
 
 async def _ask(registry: Registry, webhook: Obj, objs: list[Obj], wanted: str) -> list[Obj]:
-    """Raises ApiError 500 with what the webhook said, or what is wrong with that."""
+    """Raises ApiError 500 with what the webhook said, or what is wrong with that. Either is counted."""
+    figures, started = ConversionFigures(registry.services.metrics), perf_counter()
+    about = (
+        f"{registry.storage.plural}.{registry.storage.group}",
+        str(objs[0].get("apiVersion")).rpartition("/")[2],
+        wanted.rpartition("/")[2],
+        started,
+    )
+    try:
+        found = await _converted(registry, webhook, objs, wanted)
+    except Failed as e:
+        figures.asked(*about, e.kind)
+        raise
+    figures.asked(*about)
+    return found
+
+
+async def _converted(registry: Registry, webhook: Obj, objs: list[Obj], wanted: str) -> list[Obj]:
+    """Raises Failed."""
     from berg.apiserver.http.hooks import HookError
 
     versions = webhook.get("conversionReviewVersions") or ["v1"]
@@ -72,9 +92,9 @@ async def _ask(registry: Registry, webhook: Obj, objs: list[Obj], wanted: str) -
             )
         converted = _answered(answer, version, uid)
     except (HookError, _Unfit) as e:
-        raise _failed(f"{about} failed: {e}") from None
+        raise Failed(CALL if isinstance(e, HookError) else MALFORMED, f"{about} failed: {e}") from None
     if len(converted) != len(objs):
-        raise _failed(f"{about} returned {len(converted)} objects, expected {len(objs)}")
+        raise Failed(PARTIAL, f"{about} returned {len(converted)} objects, expected {len(objs)}")
     return [
         _checked(about, i, old, new, wanted, several) for i, (old, new) in enumerate(zip(objs, converted, strict=True))
     ]
@@ -84,8 +104,8 @@ class _Unfit(ValueError):
     """What the webhook answered cannot be used."""
 
 
-def _failed(text: str) -> ApiError:
-    return ApiError(500, "", text)
+def _failed(text: str) -> Failed:
+    return Failed(INVALID, text)
 
 
 def _answered(answer: Any, version: str, uid: str) -> list[Any]:

@@ -10,8 +10,10 @@ Source: KEP-2876, k8s.io/apiextensions-apiserver pkg/apiserver/schema/cel.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from berg.apiserver.crd.figures import COMPILED, EVALUATED
 from berg.machinery import status
 from berg.machinery.status import FieldError, Obj
 
@@ -97,7 +99,11 @@ def _compile(schema: Obj, shape: Shape | None) -> _Node | None:
         return None
     from berg.machinery.cel.names import escape_name
 
-    rules = [_rule(r, shape) for r in schema.get("x-kubernetes-validations") or ()]
+    rules: list[_Rule] = []
+    if texts := schema.get("x-kubernetes-validations"):
+        started = perf_counter()
+        rules = [_rule(r, shape) for r in texts]
+        COMPILED.observe(perf_counter() - started)
     properties = {}
     for name, inner in (schema.get("properties") or {}).items():
         field_ = shape.fields.get(escape_name(name))
@@ -148,8 +154,11 @@ class _Asking:
         if value is None:
             return
         same = same or value == old
-        for rule in node.rules:
-            self._ask(rule, node, path, value, old, same)
+        if node.rules:
+            started = perf_counter()
+            for rule in node.rules:
+                self._ask(rule, node, path, value, old, same)
+            EVALUATED.observe(perf_counter() - started)
         if isinstance(value, dict):
             for name, inner in value.items():
                 child = node.properties.get(name)

@@ -27,7 +27,7 @@ from berg.machinery import status
 from berg.machinery.codec import json as json_codec
 from berg.machinery.resources import Resource
 from berg.machinery.status import ApiError, Obj
-from berg.storage.cacher import Listing, TooLargeResourceVersion
+from berg.storage.cacher import Cacher, Listing, TooLargeResourceVersion
 from berg.storage.interface import RevisionCompacted, RevisionFuture
 
 _INCONSISTENT = (
@@ -56,11 +56,11 @@ async def read(registry: Registry, selection: Selection, options: ListOptions) -
             raise status.bad_request("specifying resource version is not allowed when using continue")
         exact = max(token_revision, 0)
         if token_revision < 0:
-            await cacher.consistent()
+            await _consistent(registry, cacher)
     elif version == "0" and match != "Exact":
         limit = 0
     elif version in ("", "0"):
-        await cacher.consistent()
+        await _consistent(registry, cacher)
     elif match == "Exact" or (match == "" and limit > 0):
         exact = int(version)
     else:
@@ -93,6 +93,15 @@ async def read(registry: Registry, selection: Selection, options: ListOptions) -
         if listing.remaining > 0 and selection.predicate is None and not selection.late:
             metadata["remainingItemCount"] = listing.remaining
     return Page(listing, metadata)
+
+
+async def _consistent(registry: Registry, cacher: Cacher) -> None:
+    try:
+        await cacher.consistent()
+    except TooLargeResourceVersion:
+        registry.consistent_reads["false", "false"] += 1
+        raise
+    registry.consistent_reads["false", "true"] += 1
 
 
 async def _wait(registry: Registry, revision: int) -> None:

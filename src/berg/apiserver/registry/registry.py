@@ -7,6 +7,7 @@ so that a server is ready before it has looked at what nobody asks for.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import orjson
 from berg.apiserver.registry import conversion
 from berg.apiserver.registry.crowd import Crowd
 from berg.apiserver.registry.negotiation import CUSTOM_MEDIA_TYPES, MEDIA_TYPES
+from berg.apiserver.registry.sent import Sent
 from berg.apiserver.registry.strategy import Strategy
 from berg.machinery import names, schema, status
 from berg.machinery.codec import json as json_codec
@@ -98,8 +100,10 @@ class Registry:
         """version → its scale subresource, for a custom resource"""
         self.crowd = Crowd()
         """all who watch now"""
-        self.chunks: dict[tuple[object, ...], bytes] = {}
-        """framed watch events in one piece, shared among watchers of a crowd"""
+        self.sent = Sent()
+        """to watchers"""
+        self.consistent_reads: Counter[tuple[str, str]] = Counter()
+        """("true" or "false": the store had to answer itself, "true" or "false": the cache was new enough in time)"""
         self.frames: dict[tuple[int, str, str], bytes] = {}
         """framed watch events, shared among watchers"""
         self._followers: list[asyncio.Task[None]] = []

@@ -34,7 +34,6 @@ BOOKMARK_S = 60.0
 KEPT_FRAMES, LARGEST_KEPT_BYTES = 512, 64 * 1024
 MAX_COALESCED = 100
 WATCH_LIST_S = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
-KEPT_CHUNKS, LARGEST_KEPT_CHUNK_BYTES = 8, 256 << 10
 
 
 @dataclass(slots=True)
@@ -125,9 +124,12 @@ class Watch:
         if initial is not None:
             started = perf_counter()
             chunk: list[bytes] = []
+            sent, version = self.registry.sent, self.resource.version
+            sent.initial += len(initial.listing.entries)
             for entry in initial.listing.entries:
                 chunk.append(await self.frame("ADDED", entry, entry.revision))
                 if len(chunk) >= MAX_COALESCED:
+                    sent.note(version, chunk)
                     yield b"".join(chunk)
                     chunk.clear()
             if self.options.send_initial_events and self.options.allow_bookmarks:
@@ -135,6 +137,7 @@ class Watch:
             if self.options.send_initial_events:
                 self._observe(perf_counter() - started)
             if chunk:
+                sent.note(version, chunk)
                 yield b"".join(chunk)
         else:
             yield b""
@@ -183,17 +186,14 @@ class Watch:
         """The frames of some events in one. Those who watch the same and take their turns together share it."""
         if not self.registry.crowd.large or not self.plain or self.marked:
             self.marked = False
-            return b"".join(await self._frames(events))
-        chunks = self.registry.chunks
+            frames = await self._frames(events)
+            self.registry.sent.note(self.resource.version, frames)
+            return b"".join(frames)
+        sent = self.registry.sent
         name = (*self.view, events[0].revision, events[-1].revision, len(events))
-        data = chunks.get(name)
-        if data is None:
-            data = b"".join(await self._frames(events))
-            if len(data) <= LARGEST_KEPT_CHUNK_BYTES:
-                if len(chunks) >= KEPT_CHUNKS:
-                    del chunks[next(iter(chunks))]
-                chunks[name] = data
-        return data
+        chunk = sent.shared(name) or sent.share(name, self.resource.version, await self._frames(events))
+        chunk.times += 1
+        return chunk.data
 
     def _observe(self, seconds: float) -> None:
         """How long it took until a watcher had everything that was there."""

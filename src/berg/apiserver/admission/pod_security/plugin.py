@@ -53,6 +53,15 @@ class PodSecurity(Plugin):
         self.namespaces = frozenset(exempt.get("namespaces") or ())
         self.users = frozenset(exempt.get("usernames") or ())
         self.runtime_classes = frozenset(exempt.get("runtimeClasses") or ())
+        about = ("request_operation", "resource", "subresource")
+        self._exemptions = self.metrics.counter(
+            "pod_security_exemptions_total", "[ALPHA] Requests that are exempt from Pod Security.", about
+        )
+        self._evaluations = self.metrics.counter(
+            "pod_security_evaluations_total",
+            "[ALPHA] Pods held against a level of Pod Security.",
+            ("decision", "mode", "policy_level", "policy_version", *about),
+        )
 
     async def validate(self, a: Attributes) -> None:
         if a.obj is None:
@@ -76,6 +85,7 @@ class PodSecurity(Plugin):
         why = "namespace" if a.namespace in self.namespaces else "user" if a.user.name in self.users else ""
         if why:
             a.audit_annotations[f"{PREFIX}exempt"] = why
+            self._exemptions.inc(*_about(a))
         return bool(why)
 
     def _pod(self, a: Attributes, pod: Obj) -> None:
@@ -84,6 +94,7 @@ class PodSecurity(Plugin):
         policy, fault = self._policy(self.api.get(resource("namespaces"), "", a.namespace))
         if not fault and policy.privileged:
             a.audit_annotations[f"{PREFIX}enforce-policy"] = str(policy.enforce)
+            self._count(a, "enforce", policy.enforce, denied=False)
             return
         if a.operation == UPDATE and not _significant(pod, a.old or {}):
             return
@@ -107,21 +118,30 @@ class PodSecurity(Plugin):
     def _evaluate(self, a: Attributes, policy: Policy, fault: str, metadata: Obj, spec: Obj, *, enforce: bool) -> None:
         if spec.get("runtimeClassName") in self.runtime_classes:
             a.audit_annotations[f"{PREFIX}exempt"] = "runtimeClass"
+            self._exemptions.inc(*_about(a))
             return
         if fault:
             a.audit_annotations[f"{PREFIX}error"] = f"Failed to parse policy: {fault}"
         refusal = ""
         if enforce:
             a.audit_annotations[f"{PREFIX}enforce-policy"] = str(policy.enforce)
-            if found := violations(policy.enforce, metadata, spec):
+            found = violations(policy.enforce, metadata, spec)
+            self._count(a, "enforce", policy.enforce, denied=bool(found))
+            if found:
                 refusal = f'violates PodSecurity "{policy.enforce}": {describe(found)}'
         if found := violations(policy.audit, metadata, spec):
+            self._count(a, "audit", policy.audit, denied=True)
             text = f'would violate PodSecurity "{policy.audit}": {describe(found)}'
             a.audit_annotations[f"{PREFIX}audit-violations"] = text
         if refusal:
             raise forbidden(a, refusal)
         if found := violations(policy.warn, metadata, spec):
+            self._count(a, "warn", policy.warn, denied=True)
             a.warnings.append(f'would violate PodSecurity "{policy.warn}": {describe(found)}')
+
+    def _count(self, a: Attributes, mode: str, level: Level, *, denied: bool) -> None:
+        version = str(level).partition(":")[2]
+        self._evaluations.inc("deny" if denied else "allow", mode, level.name, version, *_about(a))
 
     def _namespace(self, a: Attributes, namespace: Obj) -> None:
         labels = namespace["metadata"].get("labels") or {}
@@ -179,6 +199,12 @@ class PodSecurity(Plugin):
             more = "" if not others else " (and 1 other pod)" if others == 1 else f" (and {others} other pods)"
             lines.append(f"{min(names)}{more}: {reason}")
         return warnings + sorted(lines)
+
+
+def _about(a: Attributes) -> tuple[str, str, str]:
+    kind = a.resource.plural
+    shown = "pod" if kind == "pods" else "namespace" if kind == "namespaces" else "controller"
+    return a.operation.lower(), shown, a.subresource
 
 
 def _significant(pod: Obj, old: Obj) -> bool:

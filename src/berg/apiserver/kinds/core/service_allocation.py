@@ -14,12 +14,14 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Iterable, Sequence
+from time import perf_counter
 
 from berg.apiserver.admission.interface import Api
+from berg.apiserver.kinds.core.allocation_figures import AllocationFigures, Network, usable
+from berg.machinery.metrics import Registry
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MANAGED_BY = "ipallocator.k8s.io"
 FAMILIES = {4: "IPv4", 6: "IPv6"}
 
@@ -54,6 +56,7 @@ class ServiceAllocation:
         self._ports: set[int] | None = None
         self._random = random.Random()
         self._cleaning: dict[str, asyncio.Task[None]] = {}
+        self._figures = AllocationFigures()
 
     @property
     def families(self) -> list[str]:
@@ -96,17 +99,27 @@ class ServiceAllocation:
                         found.append(network)
         return found
 
+    def describe(self, registry: Registry) -> None:
+        def networks() -> Iterable[tuple[Network, set[str]]]:
+            return [(n, self._used_ips()) for family in self.families for n in self.networks(family)]
+
+        self._figures.describe(registry, networks, self._used_ports, self.node_ports)
+
     async def allocate_next_ip(self, family: str, namespace: str, name: str, *, dry_run: bool = False) -> str:
         """Raises RangeFull."""
         for network in self.networks(family):
-            first, last = _usable(network)
+            started = perf_counter()
+            first, last = usable(network)
             size = last - first + 1
             reserved = _reserved(network.num_addresses)
             for low, high in ((reserved, size), (0, min(reserved, size))):
                 for offset in self._scan(low, high):
                     ip = str(network[0] + (first - int(network[0])) + offset)
                     if ip not in self._used_ips() and (dry_run or await self._hold(ip, namespace, name)):
+                        if not dry_run:
+                            self._figures.address(network, "dynamic", started)
                         return ip
+            self._figures.address(network, "dynamic", started, well=False)
         raise RangeFull
 
     def _scan(self, low: int, high: int) -> Iterable[int]:
@@ -123,12 +136,17 @@ class ServiceAllocation:
         network = next((n for n in self.networks(FAMILIES[address.version]) if address in n), None)
         if network is None:
             raise NotAllocatable("the provided network does not match the current range")
-        first, last = _usable(network)
+        first, last = usable(network)
         if not first <= int(address) <= last:
             raise NotAllocatable("the provided network does not match the current range")
         if str(address) in self._used_ips():
             raise NotAllocatable("provided IP is already allocated")
-        if not dry_run and not await self._hold(str(address), namespace, name):
+        started = perf_counter()
+        if dry_run:
+            return
+        held = await self._hold(str(address), namespace, name)
+        self._figures.address(network, "static", started, well=held)
+        if not held:
             raise NotAllocatable("provided IP is already allocated")
 
     async def _hold(self, ip: str, namespace: str, name: str) -> bool:
@@ -183,6 +201,7 @@ class ServiceAllocation:
         if not low <= port <= high and not dry_run:
             raise NotAllocatable(f"provided port is not in the valid range. The range of valid ports is {low}-{high}")
         used = self._used_ports()
+        self._figures.port("static", well=port not in used)
         if port in used:
             raise NotAllocatable("provided port is already allocated")
         used.add(port)
@@ -197,19 +216,13 @@ class ServiceAllocation:
             for offset in self._scan(start, end):
                 if low + offset not in used:
                     used.add(low + offset)
+                    self._figures.port("dynamic")
                     return low + offset
+        self._figures.port("dynamic", well=False)
         raise RangeFull
 
     def release_ports(self, ports: Iterable[int]) -> None:
         self._used_ports().difference_update(ports)
-
-
-def _usable(network: Network) -> tuple[int, int]:
-    """The first and last address that may be given out: neither the network's own nor IPv4's broadcast address."""
-    first, last = int(network[0]) + 1, int(network[-1])
-    if network.version == 4 and network.prefixlen < 31:
-        last -= 1
-    return (first, last) if network.prefixlen < network.max_prefixlen - 1 else (int(network[0]), int(network[-1]))
 
 
 def ports_of(service: Obj) -> list[int]:
