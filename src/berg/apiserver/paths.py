@@ -35,6 +35,8 @@ class Paths:
         self.prefixes: dict[str, Answer] = {}
 
     async def handle(self, request: Request) -> Response | None:
+        if request.path == "*" and request.method == "OPTIONS":
+            return Response(200, b"", "")
         answer = self.answers.get(request.path)
         if answer is not None:
             if request.method != "GET" and request.path.startswith(_READ_ONLY):

@@ -107,6 +107,9 @@ def _authenticated(user: User) -> User:
     return replace(user, groups=(*user.groups, AUTHENTICATED))
 
 
+_EXTRA_SPACE = "the provided authorization header contains extra space before the bearer token, and is ignored"
+
+
 class Bearer:
     """`Authorization: Bearer …`, or the WebSocket subprotocol that carries a token; tokens go to each method."""
 
@@ -119,8 +122,10 @@ class Bearer:
         header = request.headers.get("authorization")
         token = ""
         if header is not None:
-            scheme, _, rest = header.partition(" ")
-            token = rest.strip() if scheme.lower() == "bearer" else ""
+            scheme, *rest = header.split(" ", 2)
+            token = rest[0] if rest and scheme.lower() == "bearer" else ""
+            if rest and not token and scheme.lower() == "bearer" and rest[1:]:
+                request.attributes.setdefault("warnings", []).append(_EXTRA_SPACE)
         elif "sec-websocket-protocol" in request.headers and request.headers.get("upgrade", "").lower() == "websocket":
             token = self._from_protocols(request)
         if not token:

@@ -51,8 +51,17 @@ def _header_name(name: bytes) -> str:
     return name.decode("latin-1").lower()
 
 
-class _HeaderTooLarge(ValueError):
-    """More than any client of good will sends."""
+class _Refused(ValueError):
+    """What is answered with another code than 400 before any handler has seen it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+_FIRST_COUNTS = frozenset(("authorization", "accept", "accept-encoding", "content-type", "expect", "user-agent"))
+"""headers of which a second one says nothing; of others, more add up"""
+_HOST = re.compile(r"[\w!$%&'()*+,\-.:;=\[\]~]*", re.ASCII)
 
 
 class HTTPProtocol(asyncio.Protocol):
@@ -160,10 +169,12 @@ class HTTPProtocol(asyncio.Protocol):
         except (httptools.HttpParserError, ValueError) as e:
             log.debug("bad request from %s: %s", self.remote, e)
             fault = e.__context__ if isinstance(e, httptools.HttpParserCallbackError) else e
-            large = isinstance(fault, _HeaderTooLarge)
-            code, text = (431, "Request Header Fields Too Large") if large else (400, "Bad Request")
-            why = f": {fault}" if isinstance(fault, ValueError) and str(fault) else ""
-            self._abandon(Response(code, f"{code} {text}{why}".encode(), "text/plain; charset=utf-8"))
+            if isinstance(fault, _Refused):
+                code, text = fault.code, str(fault)
+            else:
+                why = f": {fault}" if isinstance(fault, ValueError) and str(fault) else ""
+                code, text = 400, f"400 Bad Request{why}"
+            self._abandon(Response(code, text.encode(), "text/plain; charset=utf-8" if text else ""))
 
     # ---- the parser's side
 
@@ -185,24 +196,43 @@ class HTTPProtocol(asyncio.Protocol):
         self._count_header(len(name) + len(value))
         key = _header_name(name)
         text = value.decode("latin-1")
+        if not text.isascii() and key.startswith(self.server.list_headers):
+            text = value.decode("utf-8", "replace")  # names of people and groups
         if key in self._headers:
+            if key in _FIRST_COUNTS:
+                return
+            if key == "host":
+                raise ValueError
             text = self._headers[key] + ("\n" if key.startswith(self.server.list_headers) else ", ") + text
         self._headers[key] = text
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > MAX_HEADER_BYTES:
-            raise _HeaderTooLarge
+            raise _Refused(431, "431 Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
         self._deadline = self.last_active + BODY_S
-        if "host" not in self._headers and self.parser.get_http_version() != "1.0":
+        headers = self._headers
+        version = self.parser.get_http_version()
+        if version[:1] != "1":
+            raise _Refused(505, "505 HTTP Version Not Supported: unsupported protocol version")
+        host = headers.get("host")
+        if host is None and version != "1.0":
             raise ValueError("missing required Host header")
-        length = self._headers.get("content-length")
+        if host and not _HOST.fullmatch(host):
+            raise ValueError("malformed Host header")
+        coding = headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
+            raise _Refused(501, "Unsupported transfer encoding")
+        length = headers.get("content-length")
         if length is not None and length.isdigit() and int(length) > self.server.max_body_bytes:
             self._reject_body()
-        elif self._headers.get("expect", "").lower() == "100-continue":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif "expect" in headers:
+            if headers["expect"].lower() != "100-continue":
+                raise _Refused(417, "")
+            if coding is not None or length not in (None, "0"):
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -438,7 +468,8 @@ class HTTPProtocol(asyncio.Protocol):
 def too_large(limit_bytes: int) -> Response:
     """What a client is told whose body is larger."""
     error = status.too_large(f"limit is {limit_bytes}")
-    return Response(413, codec.dumps(error.to_status()), headers={"Cache-Control": "no-cache, private"})
+    body = codec.dumps(error.to_status()) + b"\n"
+    return Response(413, body, headers={"Cache-Control": "no-cache, private"})
 
 
 async def close_stream(response: Response) -> None:
