@@ -215,6 +215,23 @@ async def test_too_many_headers_are_431_and_a_bomb_is_the_end(wire: Wire) -> Non
     assert await said(wire, frame(HEADERS, END | END_HEADERS, 5, bomb)) == {0: f"GOAWAY {COMPRESSION}"}
 
 
+async def test_what_was_on_its_way_when_an_answer_came_early_is_passed_over(wire: Wire) -> None:
+    """As curl does it: all of the body that the window takes at once, and trailers."""
+    assert await said(wire, request(1, [*GET, ("content-length", "5000")], END_HEADERS)) == {1: "413"}
+    await asyncio.sleep(0)
+    assert wire.codes() == {1: f"RST {NO_ERROR}"}
+    late = frame(DATA, 0, 1, bytes(2000)) * 2 + frame(DATA, 0, 1, bytes(1000))
+    assert await said(wire, late + frame(HEADERS, END | END_HEADERS, 1, encode([("a", "b")]))) == {}
+    assert await said(wire, request(3)) == {3: "200"}
+
+
+async def test_the_answer_that_comes_early_is_not_in_the_write_that_resets(wire: Wire) -> None:
+    wire.protocol.data_received(request(1, [*GET, ("content-length", "5000")], END_HEADERS))
+    assert [kind for kind, *_ in wire.frames()] == [HEADERS, DATA]
+    await asyncio.sleep(0)
+    assert [(kind, payload) for kind, _, _, payload in wire.frames()] == [(RST, number(NO_ERROR))]
+
+
 async def test_requests_beyond_the_limit_are_refused(wire: Wire) -> None:
     hang = [*GET[:2], (":path", "/hang"), GET[3]]
     wire.protocol.data_received(b"".join(request(n, hang) for n in range(1, 203, 2)))

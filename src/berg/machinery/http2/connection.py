@@ -30,6 +30,7 @@ TAKEN_BACK = 10
 """a request that is taken back before it was answered counts as so many of them"""
 OWED = 10_000
 """answers to such frames for a peer that does not read them"""
+_CUT_OFF = 100
 _PIECE = 256
 """what a piece of a header block counts at least, against its largest size"""
 _WINDOW_HEAD = 4 << 8 | f.WINDOW
@@ -65,6 +66,8 @@ class Connection(asyncio.Protocol):
         """those that wait for the connection's window"""
         self.streams: dict[int, Stream] = {}
         self.closing = False
+        self._cut_off: dict[int, None] = {}
+        """streams that this side ended before the client was done, who cannot know it yet; the latest"""
         self._linger_s = 0.0
         self._handler = handler
         self._decoder = Decoder(self.limits.header_list_bytes)
@@ -207,6 +210,11 @@ class Connection(asyncio.Protocol):
         if self.closing and not self.streams:
             self.loop.call_soon(self._leave)
 
+    def cut_off(self, number: int) -> None:
+        self._cut_off[number] = None
+        if len(self._cut_off) > _CUT_OFF:
+            del self._cut_off[next(iter(self._cut_off))]
+
     # -- what a peer may do
 
     def _tolerate(self, cost: int = 1) -> None:
@@ -289,6 +297,7 @@ class Connection(asyncio.Protocol):
     def _broken(self, broken: StreamBroken) -> None:
         self._tolerate(TAKEN_BACK)
         self._reply(f.RST, 0, broken.number, f.NUMBER.pack(broken.code))
+        self.cut_off(broken.number)
         stream = self.streams.get(broken.number)
         if stream is not None:
             self.finish(stream)
@@ -332,6 +341,9 @@ class Connection(asyncio.Protocol):
         if stream is not None:
             self._trailers(stream, headers, ended)
             return
+        if number in self._cut_off:
+            self._tolerate()
+            return
         if not number & 1 or number <= self._last:
             raise Broken(f.PROTOCOL_ERROR, f"stream {number} cannot be opened")
         self._last = number
@@ -364,6 +376,9 @@ class Connection(asyncio.Protocol):
             if not number or number > self._last:
                 raise Broken(f.PROTOCOL_ERROR, "data for a stream that was never opened")
             unpadded(payload, flags)
+            if number in self._cut_off:
+                self._tolerate()
+                return
             raise StreamBroken(number, f.STREAM_CLOSED)
         stream.received += size
         if stream.received > self.limits.stream_window:

@@ -165,8 +165,11 @@ class Stream:
         return None
 
     def _end(self) -> None:
-        if not self.ended:  # answered before the client was done: it need not go on
-            self.connection.put(RST, 0, self.id, NUMBER.pack(NO_ERROR))
+        if not self.ended:
+            # Answered before the client was done: it need not go on. Not in the write that has the answer, because
+            # there are clients (curl 7.88) that forget what they have not looked at yet of a stream that is reset.
+            self.connection.cut_off(self.id)
+            self.connection.loop.call_soon(self.connection.put, RST, 0, self.id, NUMBER.pack(NO_ERROR))
         self.connection.finish(self)
 
     def push(self) -> None:
@@ -202,4 +205,5 @@ class Stream:
     def reset(self, code: int) -> None:
         if self.open:
             self.connection.put(RST, 0, self.id, NUMBER.pack(code))
+            self.connection.cut_off(self.id)
             self.connection.finish(self)
