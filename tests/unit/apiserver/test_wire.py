@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import warnings
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.http.server import HTTPServer
+from berg.apiserver.http.tls import server_context
+from berg.machinery.pki import CertificateAuthority
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 SMUGGLED = b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /other HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -86,3 +91,41 @@ async def test_names_are_read_as_text(seen: tuple[HTTPServer, list[Request]]) ->
 async def test_no_body_is_waited_for_where_there_is_none(seen: tuple[HTTPServer, list[Request]]) -> None:
     told = await answer(seen[0], HEAD + b"Expect: 100-continue\r\n\r\n")
     assert told.startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.fixture
+async def secured(tmp_path: Path) -> AsyncIterator[HTTPServer]:
+    async def handler(request: Request) -> Response:
+        return Response(200, b"{}")
+
+    authority = CertificateAuthority.create("test")
+    certificate, key = authority.issue("localhost", names=["localhost"], server=True).write(tmp_path, "localhost")
+    context = server_context(str(certificate), str(key))
+    server = HTTPServer(handler, host="127.0.0.1", tls=context)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def test_http_where_tls_is_spoken(secured: HTTPServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", secured.port)
+    writer.write(HEAD + b"\r\n")
+    async with asyncio.timeout(30):
+        told = await reader.readuntil(b"server.\n")
+    writer.close()
+    assert told.startswith(b"HTTP/1.0 400 Bad Request\r\n")
+    assert told.endswith(b"\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+
+
+async def test_an_old_version_is_told_so(secured: HTTPServer) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+        async with asyncio.timeout(30):
+            await asyncio.open_connection("127.0.0.1", secured.port, ssl=old)

@@ -43,6 +43,46 @@ class BadTLSOption(ValueError):
     """A flag about TLS that cannot be followed."""
 
 
+_NO_TLS = b"Client sent an HTTP request to an HTTPS server.\n"
+_NO_TLS_ANSWER = b"HTTP/1.0 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(_NO_TLS), _NO_TLS)
+
+
+class _Handshake(ssl.SSLObject):
+    """A handshake that tells the client why it fails: with OpenSSL's alert, or in plain HTTP to who speaks that.
+
+    asyncio throws away what is to be sent when a handshake fails. One that only waits has it sent; it fails when it
+    is asked again, which is when the client closes, or when its time is over.
+    """
+
+    outgoing: ssl.MemoryBIO
+    _fault: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as e:
+            self._fault = e
+            if e.reason == "WRONG_VERSION_NUMBER":  # no TLS at all: nobody who would understand an alert
+                raise
+            if e.reason == "HTTP_REQUEST":
+                self.outgoing.write(_NO_TLS_ANSWER)
+            raise ssl.SSLWantReadError from None
+
+
+class _Context(ssl.SSLContext):
+    sslobject_class = _Handshake
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **named: Any) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, *args, **named)
+        assert isinstance(made, _Handshake)
+        made.outgoing = outgoing
+        return made
+
+
 class Peer(NamedTuple):
     """Who is at the other end of a connection."""
 
@@ -63,7 +103,7 @@ def server_context(
     protocols: Sequence[str] = PROTOCOLS,
 ) -> ssl.SSLContext:
     """Raises BadTLSOption, OSError, ssl.SSLError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     if min_version and min_version not in VERSIONS:
         raise BadTLSOption(f'unknown tls version "{min_version}"')
     context.minimum_version = VERSIONS[min_version or "VersionTLS12"]
