@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berg.apiserver import storage_figures, version
+from berg.apiserver import storage_figures
 from berg.apiserver.crd import figures as crd_figures
 from berg.apiserver.registry.registry import Registry
 from berg.apiserver.registry.watching import WATCH_LIST_S
-from berg.machinery import features, process
+from berg.machinery import features, process, version
 from berg.machinery.metrics import Cell, Labels, Samples
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from berg.apiserver import version
 from berg.apiserver.discovery import Discovery
 from berg.apiserver.health import Health
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.rest import ours
+from berg.machinery import version
 from berg.machinery.status import ApiError, no_such_method
 
 Answer = Callable[[Request], Response | Awaitable[Response | None] | None]

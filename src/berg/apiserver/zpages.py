@@ -16,11 +16,10 @@ from functools import partial
 
 import orjson
 
-from berg.apiserver import version
 from berg.apiserver.config import Config
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry.negotiation import JSON, YAML, parse_accept
-from berg.machinery import status
+from berg.machinery import status, version
 from berg.machinery.clock import rfc3339
 from berg.machinery.status import Obj
 

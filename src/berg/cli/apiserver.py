@@ -83,7 +83,7 @@ def _accepted(flag: str) -> str:
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from berg.apiserver.version import GIT_VERSION
+        from berg.machinery.version import GIT_VERSION
 
         click.echo(f"Kubernetes {GIT_VERSION}")
         context.exit()

@@ -24,8 +24,10 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from berg.machinery.clock import Clock, RealClock
+from berg.machinery.metrics import Cell, exponential
 
 K = TypeVar("K", bound=Hashable)
+SECONDS = exponential(1e-8, 10, 10)
 
 
 class Backoff(Generic[K]):
@@ -77,6 +79,10 @@ class WorkQueue(Generic[K]):
         self._shut_down = False
         self.adds = self.retried = 0
         """how many keys were put in, and how many of these came back after a failure"""
+        self.waited, self.worked = Cell(SECONDS), Cell(SECONDS)
+        """how long keys were in the queue, and how long they were being processed"""
+        self._added: dict[K, float] = {}
+        self._started: dict[K, float] = {}
         self._waiting: list[tuple[float, int, K]] = []
         self._deadlines: dict[K, float] = {}
         self._order = itertools.count()
@@ -91,8 +97,14 @@ class WorkQueue(Generic[K]):
             return
         self.adds += 1
         self._dirty.add(key)
+        self._added.setdefault(key, self.clock.monotonic())
         if key not in self._processing:
             self._push(key)
+
+    def ages_s(self) -> list[float]:
+        """How long each key has been in process."""
+        now = self.clock.monotonic()
+        return [now - started for started in self._started.values()]
 
     async def get(self) -> K | None:
         """The next key, which `done` must give back; None when the queue is shut down and empty."""
@@ -113,10 +125,14 @@ class WorkQueue(Generic[K]):
         key = self._queue.popleft()
         self._processing.add(key)
         self._dirty.discard(key)
+        now = self._started[key] = self.clock.monotonic()
+        self.waited.observe(now - self._added.pop(key, now))
         return key
 
     def done(self, key: K) -> None:
         self._processing.discard(key)
+        if (started := self._started.pop(key, None)) is not None:
+            self.worked.observe(self.clock.monotonic() - started)
         if key in self._dirty:
             self._push(key)
 

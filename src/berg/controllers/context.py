@@ -8,12 +8,12 @@ from berg.client.controller import Controller
 from berg.client.discovery import Discovered, discover
 from berg.client.events import EventRecorder
 from berg.client.informer import Informer, InformerFactory, without_managed_fields
-from berg.client.metrics import Registry
 from berg.client.rest import Client
 from berg.controllers.config import Config
 from berg.controllers.credentials import Credentials
 from berg.machinery import meta
 from berg.machinery.clock import Clock
+from berg.machinery.metrics import Registry
 from berg.machinery.resources import Resource, resource
 from berg.machinery.status import Obj
 

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from berg.client.controller import Controller
@@ -19,15 +19,15 @@ from berg.client.events import EventRecorder
 from berg.client.informer import Informer
 from berg.client.leaderelection import LeaderElector
 from berg.client.leasecandidate import LeaseCandidate
-from berg.client.metrics import Registry, Samples
 from berg.client.rest import Client
 from berg.client.serving import Serving
-from berg.client.workqueue import WorkQueue
+from berg.client.workqueue import SECONDS, WorkQueue
 from berg.controllers.config import Config
 from berg.controllers.context import Context
-from berg.machinery import features
+from berg.machinery import features, process, version
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.features import FeatureGates
+from berg.machinery.metrics import Cell, Labels, Registry, Samples
 from berg.machinery.tasks import end
 
 log = logging.getLogger(__name__)
@@ -217,20 +217,39 @@ class ControllerManager:
 
             return samples
 
+        def cells(read: Callable[[WorkQueue[str]], Cell]) -> Callable[[], Iterable[tuple[Labels, Cell]]]:
+            def found() -> Iterable[tuple[Labels, Cell]]:
+                for name, controller in self.controllers.items():
+                    for i, loop in enumerate(controller.loops):
+                        yield (f"{name}-{i}" if i else name,), read(loop.queue)
+
+            return found
+
         label = ("name",)
+        process.describe(self.metrics, version.info(), MANAGER)
         self.metrics.gauge(features.METRIC, features.HELP, ("name", "stage"), self.features.samples)
-        self.metrics.gauge("workqueue_depth", "Keys that wait for a worker", label, queues(len))
-        self.metrics.total("workqueue_adds_total", "Keys put into the queue", label, queues(lambda q: q.adds))
-        self.metrics.total("workqueue_retries_total", "Keys put back", label, queues(lambda q: q.retried))
+        self.metrics.gauge("workqueue_depth", "[BETA] Keys that wait for a worker", label, queues(len))
+        self.metrics.total("workqueue_adds_total", "[BETA] Keys put into the queue", label, queues(lambda q: q.adds))
+        self.metrics.total("workqueue_retries_total", "[BETA] Keys put back", label, queues(lambda q: q.retried))
+        for what, help, of_queue in (
+            ("unfinished_work_seconds", "How long keys have been in process, together", lambda q: sum(q.ages_s())),
+            ("longest_running_processor_seconds", "The longest of these", lambda q: max(q.ages_s(), default=0.0)),
+        ):
+            self.metrics.gauge(f"workqueue_{what}", f"[BETA] {help}", label, queues(of_queue))
+        for what, help, of_keys in (
+            ("queue_duration_seconds", "How long keys waited", lambda q: q.waited),
+            ("work_duration_seconds", "How long keys were in process", lambda q: q.worked),
+        ):
+            self.metrics.distribution(f"workqueue_{what}", f"[BETA] {help}", SECONDS, label, cells(of_keys))
         self.metrics.gauge(
             "running_managed_controllers",
-            "Controllers that run in this process",
+            "[BETA] Controllers that run in this process",
             ("manager", "name"),
             lambda: [((MANAGER, name), 1.0) for name in self.controllers],
         )
         self.metrics.gauge(
             "leader_election_master_status",
-            "Whether this process holds the lease",
+            "[ALPHA] Whether this process holds the lease",
             label,
             lambda: [((MANAGER,), float(self._elector.leading))] if self._elector is not None else [],
         )

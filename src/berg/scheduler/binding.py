@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from berg.machinery.clock import rfc3339
@@ -34,7 +35,7 @@ async def bind(s: Scheduler, q: QueuedPod, cycle: Cycle, node: str, waiting: Wai
     """The binding cycle of a pod that is assumed to be on `node`."""
     profile = s.profiles[q.pod.cls.scheduler_name]
     try:
-        status = await _bind(profile, cycle, node, waiting)
+        status = await _bind(s, profile, cycle, node, waiting)
     except asyncio.CancelledError:
         raise
     except Exception as e:
@@ -65,14 +66,35 @@ def fit_message(status: Status) -> str:
     return f"0/1 nodes are available: 1 {status.message}." if status.rejected else status.message
 
 
-async def _bind(profile: Profile, cycle: Cycle, node: str, waiting: WaitingPod | None) -> Status | None:
-    if waiting is not None and (status := await waiting.wait()) is not None:
-        return status
+async def _bind(s: Scheduler, profile: Profile, cycle: Cycle, node: str, waiting: WaitingPod | None) -> Status | None:
+    if waiting is not None:
+        started = perf_counter()
+        status = await waiting.wait()
+        if s.metrics is not None:
+            s.metrics.permitted("Success" if status is None else "Unschedulable", perf_counter() - started)
+        if status is not None:
+            return status
+    for point, call in (("PreBind", _pre_bound), ("Bind", _bound)):
+        started = perf_counter()
+        status = await call(profile, cycle, node)
+        if s.metrics is not None:
+            told = "Success" if status is None else "Unschedulable" if status.rejected else "Error"
+            s.metrics.extended(point, profile.name, perf_counter() - started, told)
+        if status is not None:
+            return status
+    return None
+
+
+async def _pre_bound(profile: Profile, cycle: Cycle, node: str) -> Status | None:
     for pre in profile.pre_bind:
         if pre.pre_bind_needed(cycle) and (status := await pre.pre_bind(cycle, node)) is not None:
             if status.rejected:
                 return status.of(pre.name)
             return error(f'running PreBind plugin "{pre.name}": {status.message}').of(pre.name)
+    return None
+
+
+async def _bound(profile: Profile, cycle: Cycle, node: str) -> Status | None:
     for plugin in profile.bind:
         status = await plugin.bind(cycle, node)
         if status is None:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from berg.scheduler.state.podinfo import PodClass, PodInfo
 Obj = dict[str, Any]
 
 MAX_UNSCHEDULABLE_S = 300.0
+FAILED = "ScheduleAttemptFailure"
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +80,8 @@ class SchedulingQueue:
         self._unschedulable: dict[str, QueuedPod] = {}
         self._rejected: dict[str, dict[str, QueuedPod]] = {}
         """unschedulable and gated pods, by plugin that rejected them"""
+        self.incoming: Counter[tuple[str, str]] = Counter()
+        """(queue, why) → pods that entered it, for metrics"""
         self._ids = itertools.count()
         self._in_flight: dict[str, int] = {}
         self._events: deque[tuple[int, ClusterEvent, Obj | None, Obj | None]] = deque()
@@ -88,6 +91,12 @@ class SchedulingQueue:
 
     def __len__(self) -> int:
         return len(self._pods)
+
+    def rejecting(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """(plugin, profile) → how many wait because of it."""
+        for plugin, held in self._rejected.items():
+            for profile, count in Counter(q.pod.cls.scheduler_name for q in held.values()).items():
+                yield (plugin, profile), count
 
     def counts(self) -> dict[str, int]:
         found = {"active": 0, "backoff": 0, "unschedulable": 0, "gated": 0}
@@ -112,7 +121,7 @@ class SchedulingQueue:
         if old is not None:
             self.update(pod)
             return
-        self._enter(QueuedPod(pod, now, now))
+        self._enter(QueuedPod(pod, now, now), "PodAdd")
 
     def update(self, pod: PodInfo) -> None:
         """The object changed in a way that its plugins' events have been told of; see `happened`."""
@@ -126,7 +135,7 @@ class SchedulingQueue:
             self._push_active(q)
         elif q.where == "gated":
             self._leave(q)
-            self._enter(q)
+            self._enter(q, "UnscheduledPodUpdate")
 
     def delete(self, uid: str) -> None:
         q = self._pods.pop(uid, None)
@@ -150,17 +159,18 @@ class SchedulingQueue:
         plugins = q.rejected_by | q.pending_on
         missed = [] if place is None else [e for e in self._events if e[0] > place]
         if not plugins or any(self._worth(q, e[1], e[2], e[3]) for e in missed):
-            self._move(q)
+            self._move(q, FAILED)
         else:
             self._hold(q)
 
     def _hold(self, q: QueuedPod) -> None:
         q.where = "unschedulable"
+        self.incoming["unschedulable", FAILED] += 1
         self._unschedulable[q.pod.uid] = q
         for plugin in q.rejected_by | q.pending_on:
             self._rejected.setdefault(plugin, {})[q.pod.uid] = q
 
-    def _enter(self, q: QueuedPod) -> None:
+    def _enter(self, q: QueuedPod, why: str) -> None:
         """Into active, unless a PreEnqueue plugin objects."""
         self._pods[q.pod.uid] = q
         profile = self._profiles.get(q.pod.cls.scheduler_name)
@@ -169,10 +179,12 @@ class SchedulingQueue:
             if status is not None:
                 q.gated = status
                 q.where = "gated"
+                self.incoming["gated", why] += 1
                 q.rejected_by = {plugin.name}
                 self._rejected.setdefault(plugin.name, {})[q.pod.uid] = q
                 return
         q.gated = None
+        self.incoming["active", why] += 1
         self._push_active(q)
 
     def _push_active(self, q: QueuedPod) -> None:
@@ -241,14 +253,14 @@ class SchedulingQueue:
             _, _, q = heapq.heappop(self._backoff)
             if q.where == "backoff":
                 q.where = ""
-                self._enter(q)
+                self._enter(q, "BackoffComplete")
         if self._unschedulable:
             while True:
                 first = next(iter(self._unschedulable.values()), None)
                 if first is None or now - first.added < MAX_UNSCHEDULABLE_S:
                     break
                 self._leave(first)
-                self._move(first)
+                self._move(first, "UnschedulableTimeout")
 
     def next_deadline(self) -> float | None:
         """When `flush` will next have something to do (monotonic)."""
@@ -257,13 +269,14 @@ class SchedulingQueue:
             times.append(next(iter(self._unschedulable.values())).added + MAX_UNSCHEDULABLE_S)
         return min(times) if times else None
 
-    def _move(self, q: QueuedPod) -> None:
+    def _move(self, q: QueuedPod, why: str) -> None:
         """On to backoff or active."""
         ready = q.added + self.backoff_s(q)
         if q.pending_on or ready <= self._clock.monotonic():
-            self._enter(q)
+            self._enter(q, why)
         else:
             q.where = "backoff"
+            self.incoming["backoff", why] += 1
             heapq.heappush(self._backoff, (ready, next(self._ids), q))
             self._on_ready()
 
@@ -283,9 +296,9 @@ class SchedulingQueue:
             gated = q.where == "gated"
             self._leave(q)
             if gated:
-                self._enter(q)
+                self._enter(q, event.label)
             else:
-                self._move(q)
+                self._move(q, event.label)
 
     def _interesting(self, plugin: str, event: ClusterEvent) -> bool:
         return any(e.event.matches(event) for hints in self._hints.values() for e in hints.get(plugin, ()))
@@ -310,4 +323,4 @@ class SchedulingQueue:
             q = self._pods.get(uid)
             if q is not None and q.where in ("unschedulable", "backoff", "gated"):
                 self._leave(q)
-                self._enter(q)
+                self._enter(q, "ForceActivate")

@@ -14,8 +14,9 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from berg.client.events import EventRecorder
@@ -104,6 +105,11 @@ class Scheduler:
 
     async def start(self) -> None:
         """Returns when the informers are synced and pods are being scheduled."""
+        if self.metrics is not None:
+            self.queue.incoming = self.metrics.incoming
+            self.metrics.rejecting = self.queue.rejecting
+            for algorithm in self._algorithms.values():
+                algorithm.timed = self.metrics.extended
         Handlers(self, self._factory)
         await self._factory.start()
         self._loops = [
@@ -211,20 +217,36 @@ class Scheduler:
     def _reserve_and_permit(
         self, profile: Profile, pod: PodInfo, cycle: Cycle, node: str
     ) -> tuple[Status | None, WaitingPod | None]:
+        told = self._telling(profile.name, "Reserve")
         for reserving in profile.reserve:
             if (status := reserving.reserve(cycle, node)) is not None:
+                told("Unschedulable" if status.rejected else "Error")
                 return status.of(reserving.name), None
         timeouts: dict[str, float] = {}
+        told("Success")
+        told = self._telling(profile.name, "Permit")
         for permitting in profile.permit:
             answer, timeout_s = permitting.permit(cycle, node)
             if answer is not None and answer.code == Code.WAIT:
                 timeouts[permitting.name] = min(timeout_s, 900.0)
             elif answer is not None:
+                told("Unschedulable" if answer.rejected else "Error")
                 return answer.of(permitting.name), None
+        told("Wait" if timeouts else "Success")
         if not timeouts:
             return None, None
         waiting = self.waiting[pod.uid] = WaitingPod(pod, timeouts, self.clock)
         return None, waiting
+
+    def _telling(self, profile: str, point: str) -> Callable[[str], None]:
+        """To be told what came of the extension point that begins now."""
+        started = perf_counter()
+
+        def told(status: str) -> None:
+            if self.metrics is not None:
+                self.metrics.extended(point, profile, perf_counter() - started, status)
+
+        return told
 
     def _no_fit(self, q: QueuedPod, failure: FitError) -> None:
         pod, diagnosis, cycle = q.pod, failure.diagnosis, failure.cycle

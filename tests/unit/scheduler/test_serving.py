@@ -51,8 +51,12 @@ async def test_health_for_all_metrics_for_whom_rbac_lets() -> None:
             await cluster.client.create(resource("clusterrolebindings.rbac.authorization.k8s.io"), binding)
             status, body = await get(serving.port, "/metrics", await account_token(cluster, "other"))
             assert status == 200
-            assert 'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1.0' in body
-            assert 'scheduler_pending_pods{queue="active"} 0.0' in body
+            assert 'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1' in body
+            assert 'scheduler_queue_incoming_pods_total{event="PodAdd",queue="active"} 1' in body
+            for point in ("PreFilter", "Filter", "Score", "Reserve", "Permit", "PreBind", "Bind"):
+                labels = f'extension_point="{point}",profile="default-scheduler",status="Success"'
+                assert f"scheduler_framework_extension_point_duration_seconds_count{{{labels}}} 1" in body
+            assert 'scheduler_pending_pods{queue="active"} 0' in body
         finally:
             await serving.stop()
 

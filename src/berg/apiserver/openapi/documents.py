@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache
 
-from berg.apiserver import version as versions
 from berg.apiserver.openapi import custom as custom_routes
 from berg.apiserver.openapi import nonresource
 from berg.apiserver.openapi.operations import paths
 from berg.apiserver.openapi.routes import Writer
 from berg.apiserver.openapi.schemas import Schemas, in_v2, references
 from berg.machinery import bundle
+from berg.machinery import version as versions
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 

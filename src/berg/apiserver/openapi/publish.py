@@ -19,9 +19,9 @@ from email.utils import formatdate
 import orjson
 
 import berg
-from berg.apiserver import version as versions
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry import negotiation
+from berg.machinery import version as versions
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 

@@ -44,6 +44,13 @@ class ClusterEvent:
     resource: str
     action: Action
 
+    @property
+    def label(self) -> str:
+        """As metrics call it: NodeAdd, AssignedPodDelete; of several updates at once, NodeUpdate."""
+        name = self.action.name or ""
+        words = "Update" if not name or "|" in name else "".join(word.capitalize() for word in name.split("_"))
+        return f"{self.resource}{words}"
+
     def matches(self, happened: ClusterEvent) -> bool:
         same = self.resource in ("*", happened.resource)
         a_pod = self.resource == "Pod" and happened.resource in ("AssignedPod", "UnscheduledPod")
