@@ -57,13 +57,17 @@ class _Where:
 
     def names(self) -> str:
         """The path as Go's decoder keeps it: embedded structs have a place in it, list indexes have none."""
-        own = self.name
-        for _, row in self.struct.inlines:
-            embedded = type_at(row)
-            if own in embedded.fields and self.struct.fields[own].number == 0:
-                own = f"{embedded.short}.{own}"
-                break
+        own = _in_embedded(self.struct, self.name)
         return f"{self.up.names()}.{own}" if self.up else own
+
+
+def _in_embedded(struct: TypeDef, name: str) -> str:
+    """A field's name behind those of the embedded structs that it stands in."""
+    for _, row in struct.inlines:
+        embedded = type_at(row)
+        if name in embedded.fields and struct.fields[name].number == 0:
+            return f"{embedded.short}.{_in_embedded(embedded, name)}"
+    return name
 
 
 def _wrong(value: Any, field: Field, where: _Where | None, go: str = "") -> WrongType:

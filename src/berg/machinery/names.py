@@ -126,7 +126,7 @@ def qualified_name(name: str) -> list[str]:
         short = parts[0]
     else:
         return [
-            "a qualified name "
+            "a valid label key "
             + _regex(
                 "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
                 "character",

@@ -39,6 +39,9 @@ class StorageVersionStrategy(Strategy):
         cells.AGE,
     ]
 
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        obj["status"] = {}
+
     def validate_name(self, name: str, *, prefix: bool) -> Sequence[str]:
         group, dot, plural = name.rpartition(".")
         if not dot:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from berg.apiserver.kinds import cells
+from berg.apiserver.kinds import cells, checks
+from berg.apiserver.kinds.label_selectors import validate_conditions
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery.status import FieldError, Obj
 
@@ -83,6 +84,17 @@ class _BindingStrategy(Strategy):
 @strategy_for(GROUP, "validatingadmissionpolicies")
 class ValidatingAdmissionPolicyStrategy(_PolicyStrategy):
     status_metadata = ()
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        obj["status"] = {}
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        state = obj.get("status") or {}
+        errors: list[FieldError] = []
+        for i, warning in enumerate((state.get("typeChecking") or {}).get("expressionWarnings") or ()):
+            errors += checks.present(warning, f"status.typeChecking.expressionWarnings[{i}]", "warning", "fieldRef")
+        return errors + validate_conditions(state.get("conditions"), "status.conditions")
+
     columns = [
         cells.NAME,
         Column("Validations", lambda o: len((o.get("spec") or {}).get("validations") or ()), "integer"),

@@ -131,7 +131,10 @@ def _validations(using: Compiler, obj: Obj, spec: Obj) -> Iterator[FieldError]:
     seen: set[str] = set()
     for i, annotation in enumerate(annotations):
         at, key = f"spec.auditAnnotations[{i}]", annotation.get("key") or ""
-        yield from checks.named(f"{at}.key", f"{obj['metadata'].get('name')}/{key}", names.qualified_name)
+        if name := obj["metadata"].get("name"):
+            yield from checks.named(f"{at}.key", f"{name}/{key}", names.qualified_name)
+        else:
+            yield invalid_value(f"{at}.key", key, "requires metadata.name be non-empty")
         text = annotation.get("valueExpression") or ""
         if len(text.strip().encode()) > _LONGEST_ANNOTATION:
             yield required(f"{at}.valueExpression", f"must not exceed {_LONGEST_ANNOTATION} bytes in length")

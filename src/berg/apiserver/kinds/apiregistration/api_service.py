@@ -53,7 +53,7 @@ class APIServiceStrategy(Strategy):
         group, version = spec.get("group") or "", spec.get("version") or ""
         errors: list[FieldError] = []
         wanted, name = f"{version}.{group}", obj["metadata"].get("name") or ""
-        if name != wanted:
+        if name and name != wanted:
             errors.append(invalid_value("metadata.name", name, f'must be `spec.version+"."+spec.group`: "{wanted}"'))
         if not group:
             if version != "v1":

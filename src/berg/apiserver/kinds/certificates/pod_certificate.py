@@ -157,7 +157,7 @@ def _conditions(conditions: list[Obj]) -> list[FieldError]:
     errors: list[FieldError] = []
     known = 0
     for i, c in enumerate(conditions):
-        at, kind = f"status.conditions[{i}]", c.get("type") or ""
+        at, kind = f"status.conditions.[{i}]", c.get("type") or ""
         if kind not in KNOWN:
             errors.append(not_supported(f"{at}.type", kind, KNOWN))
             continue

@@ -11,7 +11,7 @@ from base64 import b64encode
 from cryptography import x509
 
 from berg.apiserver.kinds.certificates.validation import validate_signer_name
-from berg.apiserver.kinds.immutable import immutable
+from berg.apiserver.kinds.immutable import MESSAGE
 from berg.machinery import names
 from berg.machinery.status import FieldError, Obj, invalid_value, too_long
 
@@ -34,12 +34,14 @@ def name_faults(name: str, signer: str) -> list[str]:
 def validate_bundle(obj: Obj, old: Obj | None = None) -> list[FieldError]:
     spec, name = obj.get("spec") or {}, obj["metadata"].get("name") or ""
     signer, bundle = spec.get("signerName") or "", spec.get("trustBundle") or ""
-    errors = [invalid_value("metadata.name", name, text) for text in name_faults(name, signer)]
+    errors = [invalid_value("metadata.name", name, text) for text in name_faults(name, signer) if name]
     if signer:
         errors += validate_signer_name("spec.signerName", signer)
     if old is None or bundle != ((old.get("spec") or {}).get("trustBundle") or ""):
         errors += _anchors(bundle)
-    return errors + (immutable(obj, old, "spec.signerName") if old is not None else [])
+    if old is not None and signer != ((old.get("spec") or {}).get("signerName") or ""):
+        errors.append(invalid_value("spec.signerName", signer, MESSAGE))
+    return errors
 
 
 def _anchors(bundle: str) -> list[FieldError]:

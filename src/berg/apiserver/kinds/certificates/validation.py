@@ -108,7 +108,7 @@ def _request(spec: Obj) -> list[FieldError]:
     encoded = spec.get("request") or ""
 
     def bad(why: str) -> list[FieldError]:
-        return [invalid_value("spec.request", encoded, why)]
+        return [invalid_value("spec.request", spec.get("request"), why)]
 
     try:
         pem = base64.b64decode(encoded)

@@ -92,7 +92,10 @@ def _features(features: list[str]) -> list[FieldError]:
     errors: list[FieldError] = []
     path = "status.declaredFeatures"
     for i, feature in enumerate(features):
-        if not _FEATURE.fullmatch(feature):
+        if len(feature) > 253:
+            why = f'invalid feature name "{feature}": must be no more than 253 characters'
+            errors.append(invalid_value(f"{path}[{i}]", feature, why))
+        elif not _FEATURE.fullmatch(feature):
             why = (
                 f'invalid feature name "{feature}": must start with an UpperCamelCase segment, with subsequent '
                 "segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric "

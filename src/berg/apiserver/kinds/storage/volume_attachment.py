@@ -5,7 +5,7 @@ Source: kubernetes pkg/registry/storage/volumeattachment, pkg/apis/storage/valid
 
 from __future__ import annotations
 
-from berg.apiserver.kinds import cells
+from berg.apiserver.kinds import cells, checks
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery import names
@@ -68,3 +68,11 @@ class VolumeAttachmentStrategy(Strategy):
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return self.validate(ctx, obj) + immutable(obj, old, "spec")
+
+    def validate_status_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        for key in ("attachError", "detachError"):
+            code = ((obj.get("status") or {}).get(key) or {}).get("errorCode")
+            if code is not None:
+                errors += checks.between(f"status.{key}.errorCode", code, 0, checks.MAX_INT32)
+        return errors

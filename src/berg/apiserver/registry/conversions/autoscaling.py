@@ -127,9 +127,9 @@ def to_v2(obj: Obj) -> None:
     if state is not None:
         current = _metrics_to_v2(_take(annotations, "current-metrics") or [], "current")
         used = state.pop("currentCPUUtilizationPercentage", None)
-        if used is not None:
+        if used is not None and not current:  # the annotation says more
             shown = {"averageUtilization": used, "averageValue": "0"}
-            current = [{"type": "Resource", "resource": {"name": "cpu", "current": shown}}, *current]
+            current = [{"type": "Resource", "resource": {"name": "cpu", "current": shown}}]
         state["currentMetrics"] = current or None
         if not state.get("currentReplicas"):
             state.pop("currentReplicas", None)
@@ -157,7 +157,7 @@ def to_v1(obj: Obj) -> None:
     used = next((m for m in current if _is_cpu(m)), None)
     if used is not None:
         state["currentCPUUtilizationPercentage"] = used["resource"]["current"]["averageUtilization"]
-    _put(annotations, "current-metrics", _metrics_to_v1([m for m in current if m is not used], "current"))
+    _put(annotations, "current-metrics", _metrics_to_v1(current, "current"))
     _put(annotations, "conditions", state.pop("conditions", None))
     if annotations:
         obj["metadata"]["annotations"] = annotations

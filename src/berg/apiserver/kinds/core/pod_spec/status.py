@@ -6,6 +6,7 @@ Source: kubernetes pkg/apis/core/validation ValidatePodStatusUpdate.
 from __future__ import annotations
 
 from berg.apiserver.kinds import addresses, checks
+from berg.apiserver.kinds.core.pod_spec import status_devices
 from berg.apiserver.kinds.core.pod_spec.update import annotation_updates
 from berg.apiserver.kinds.immutable import immutable
 from berg.machinery import names
@@ -42,7 +43,8 @@ def validate_pod_status_update(obj: Obj, old: Obj) -> list[FieldError]:
         ("ephemeralContainerStatuses", ""),
     ):
         errors += _transitions(status.get(key) or [], before.get(key) or [], f"status.{key}", old["spec"], specs)
-    return errors + _ips(status, before)
+    errors += status_devices.claims(status, obj["spec"]) + _ips(status, before)
+    return errors + status_devices.users(status, obj["spec"]) + status_devices.health(status, obj["spec"])
 
 
 def _may_restart(c: Obj | None, spec: Obj, exit_code: int) -> bool:
@@ -96,7 +98,12 @@ def _ips(status: Obj, before: Obj) -> list[FieldError]:
             errors.append(invalid_value(f"{at}[0].ip", given[0], "must be equal to `hostIP`"))
         for i, ip in enumerate(given):
             errors += addresses.legacy_ip(f"{at}[{i}]", ip, known)
-        families = [a.version for a in map(addresses.parse_ip, given) if a is not None]
+        parsed = [addresses.parse_ip(ip) for ip in given]
+        if len(given) > 1 and None in parsed:
+            i = parsed.index(None)
+            fault = f"failed to check for dual stack with error:invalid IP[{i}]: {given[i]}"
+            errors.append(FieldError("InternalError", at, "", fault))
+        families = [a.version for a in parsed if a is not None] if None not in parsed else []
         if len(given) > 1 and (not addresses.dual_stack(families) or len(given) > 2):
             why = "may specify no more than one IP for each IP family"
             errors.append(invalid_value(at, status[key], why))
