@@ -58,6 +58,7 @@ HOOKS = (
     ("start-cluster-authentication-info-controller", "authentication_info", ""),
     ("start-kube-apiserver-coordinated-leader-election-controller", "leader_election", "CoordinatedLeaderElection"),
     ("start-legacy-token-tracking-controller", "legacy_token_tracking", ""),
+    ("start-kube-apiserver-identity-lease-garbage-collector", "identity_lease_gc", "APIServerIdentity"),
 )
 """post-start hooks: upstream's name, module in `hooks/`, the feature gate it waits for"""
 _STORAGE_VERSIONS = "built-in-resources-storage-version-updater"

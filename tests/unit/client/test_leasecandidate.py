@@ -48,7 +48,7 @@ async def client() -> AsyncIterator[Client]:
 async def test_the_chosen_one_leads_and_another_when_it_goes(client: Client) -> None:
     first, second = Program(client, "first"), Program(client, "second")
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             first.start()
             await first.leads.wait()
             lease = await client.get(LEASES, "kube-system", "prog")

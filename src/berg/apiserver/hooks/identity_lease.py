@@ -18,7 +18,7 @@ from berg.machinery.status import ApiError, Obj
 
 log = logging.getLogger(__name__)
 
-COMPONENT = "kube-apiserver"
+LABEL, COMPONENT = "apiserver.kubernetes.io/identity", "kube-apiserver"
 DURATION_S = 3600
 RENEW_S = 10.0
 
@@ -52,6 +52,6 @@ async def _renew(services: Services) -> None:
     if current is not None:
         await services.update(leases, "kube-system", {**current, "spec": {**current["spec"], **renewed}})
         return
-    labels = {"apiserver.kubernetes.io/identity": COMPONENT, "kubernetes.io/hostname": socket.gethostname()}
+    labels = {LABEL: COMPONENT, "kubernetes.io/hostname": socket.gethostname()}
     lease: Obj = {"metadata": {"name": name, "namespace": "kube-system", "labels": labels}, "spec": renewed}
     await services.create(leases, "kube-system", lease)
