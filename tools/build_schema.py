@@ -155,7 +155,7 @@ class GoSource:
             json_name, *options = tag.split(",")
             if json_name:
                 result[json_name] = (go_type, options)
-            elif "inline" in options:
+            elif not go_type.startswith(("*", "[", "map")):  # embedded, with or without the option `inline`
                 prefix, _, bare = go_type.lstrip("*").rpartition(".")
                 home = package
                 if prefix == "metav1" or bare in ("TypeMeta", "ObjectMeta", "ListMeta"):
