@@ -44,9 +44,11 @@ class Discovery:
         self.storage: Callable[[Resource], Resource | None] = lambda r: r
         """the resource in the version that it is stored in; None when it is not stored"""
         self._documents: dict[str, tuple[bytes, str]] = {}
+        self._listed: dict[bool, dict[str, list[str]]] = {}
 
     def changed(self) -> None:
         self._documents.clear()
+        self._listed.clear()
 
     def handle(self, request: Request) -> Response | None:
         """None when the path is none of discovery's, or names no group or version."""
@@ -126,6 +128,13 @@ class Discovery:
     # ---- documents
 
     def _groups(self, *, aggregated: bool = False) -> dict[str, list[str]]:
+        """Group → its versions, both in order."""
+        found = self._listed.get(aggregated)
+        if found is None:
+            found = self._listed[aggregated] = self._in_order(aggregated)
+        return found
+
+    def _in_order(self, aggregated: bool) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = {}
         for r in self._resources():
             versions = groups.setdefault(r.group, [])
