@@ -387,7 +387,7 @@ class Connection(asyncio.Protocol):
         data = unpadded(payload, flags)
         if ended:
             stream.ended = True
-        elif stream.received > self.limits.stream_window // 2:
+        elif stream.received > self.limits.stream_window // 4:
             self.put(f.WINDOW, 0, number, f.NUMBER.pack(stream.received))
             stream.received = 0
         elif not data:
