@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +193,13 @@ async def test_writers_of_one_turn_share_a_commit(path: Path) -> None:
 
 
 class FailingLog(Log):
-    """Fails as it is told; every commit waits until it is let go."""
+    """Fails as it is told, when it is let go."""
 
     error: BaseException | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.let_go = threading.Event()
 
     def may_write_here(self) -> bool:
         return False
@@ -203,7 +208,7 @@ class FailingLog(Log):
         if self.error is not None:
             error, self.error = self.error, None
             assert isinstance(error, (NoSpace, Unavailable))
-            self._put(lambda: done(error))
+            self._put(lambda: done(error) if self.let_go.wait(30) else None)
         else:
             super().append(seq, last, data, done)
 
@@ -215,13 +220,13 @@ async def test_a_failed_commit_takes_what_was_built_on_it_and_nothing_else(path:
     await put(store, b"a", b"1")
     revision = store.revision
     log.error = NoSpace("full")
-
-    async def later() -> None:
-        await asyncio.sleep(0)  # the first is being committed by now: this one goes into the next batch
+    writing = [asyncio.create_task(put(store, b"a", b"2"))]
+    while log.error is not None:
         await asyncio.sleep(0)
-        await put(store, b"b", b"on top")
-
-    first, second = await asyncio.gather(put(store, b"a", b"2"), later(), return_exceptions=True)
+    writing.append(asyncio.create_task(put(store, b"b", b"on top")))  # the first is being committed: the next batch
+    await asyncio.sleep(0)
+    log.let_go.set()
+    first, second = await asyncio.gather(*writing, return_exceptions=True)
     assert isinstance(first, NoSpace) and isinstance(second, NoSpace)
     assert store.revision == revision and store.index.current[b"a"].value == b"1"
     assert not store.pending.overlay
