@@ -67,6 +67,8 @@ def _in_embedded(struct: TypeDef, name: str) -> str:
         embedded = type_at(row)
         if name in embedded.fields and struct.fields[name].number == 0:
             return f"{embedded.short}.{_in_embedded(embedded, name)}"
+    if name in ("kind", "apiVersion") and struct.fields[name].number == 0:
+        return f"TypeMeta.{name}"
     return name
 
 

@@ -288,6 +288,9 @@ def cannot_handle(resource: Resource, why: str) -> ApiError:
     )
 
 
+_OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
+
+
 def check_name(obj: Obj, name: str, namespace: str) -> None:
     """What the object is called must be what the URL says."""
     meta = obj["metadata"]
@@ -300,9 +303,7 @@ def check_name(obj: Obj, name: str, namespace: str) -> None:
         raise status.bad_request(f"the name of the object ({own}) does not match the name on the URL ({name})")
     own_namespace = meta.get("namespace") or ""
     if namespace and own_namespace and own_namespace != namespace:
-        raise status.bad_request(
-            f"the namespace of the object ({own_namespace}) does not match the namespace on the request ({namespace})"
-        )
+        raise status.bad_request(_OTHER_NAMESPACE)
 
 
 def match_namespace(obj: Obj, namespace: str) -> None:
@@ -314,4 +315,4 @@ def match_namespace(obj: Obj, namespace: str) -> None:
     if not own:
         meta["namespace"] = namespace
         return
-    raise status.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    raise status.bad_request(_OTHER_NAMESPACE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -84,12 +84,17 @@ def validate(registry: Registry, obj: Obj) -> list[FieldError]:
     return errors + _standard_finalizers(registry, finalizers) if registry.strategy.metadata_checks[0] else errors
 
 
-def validate_embedded(meta: Obj) -> list[FieldError]:
+def validate_scale(meta: Obj) -> list[FieldError]:
+    """Of the Scale of an object."""
+    return validate_embedded(meta, names.dns1123_subdomain) + _odd_finalizers(meta.get("finalizers") or [])
+
+
+def validate_embedded(meta: Obj, check_name: Callable[[str], Iterable[str]] = names.path_segment) -> list[FieldError]:
     """Of an object that stands in another one."""
     errors: list[FieldError] = []
     for field in ("generateName", "name"):
         text = meta.get(field) or ""
-        errors += [status.invalid_value(f"metadata.{field}", text, m) for m in names.path_segment(text) if text]
+        errors += [status.invalid_value(f"metadata.{field}", text, m) for m in check_name(text) if text]
     if namespace := meta.get("namespace"):
         errors += [status.invalid_value("metadata.namespace", namespace, m) for m in names.dns1123_label(namespace)]
     if (generation := meta.get("generation") or 0) < 0:
@@ -231,6 +236,10 @@ def _standard_finalizers(registry: Registry, finalizers: list[str]) -> list[Fiel
     """Of Kubernetes' own kinds."""
     if not finalizers or registry.custom or registry.storage.group in _OTHER_APIS:
         return []
+    return _odd_finalizers(finalizers)
+
+
+def _odd_finalizers(finalizers: list[str]) -> list[FieldError]:
     why = "name is neither a standard finalizer name nor is it fully qualified"
     return [
         status.invalid_value(f"metadata.finalizers[{i}]", finalizer, why)

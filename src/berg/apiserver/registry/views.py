@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from berg.apiserver.registry import objectmeta
 from berg.apiserver.registry.registry import Registry
 from berg.machinery import status
 from berg.machinery.labels import Selector
@@ -40,7 +41,7 @@ class View:
 
 
 class Part(View):
-    """Only what lies under some paths is written; of lists of containers only some fields."""
+    """Only what lies under some paths is written."""
 
     def __init__(self, *paths: tuple[str, ...]) -> None:
         self.paths = paths
@@ -60,27 +61,6 @@ class Part(View):
         current["metadata"]["resourceVersion"] = given["metadata"].get("resourceVersion", "")
         if given["metadata"].get("uid"):
             current["metadata"]["uid"] = given["metadata"]["uid"]
-        return current
-
-
-class Resize(View):
-    """Of a pod's containers, their resources and resize policies."""
-
-    def put(self, current: Obj, given: Obj) -> Obj:
-        for field in ("containers", "initContainers"):
-            wanted = {c["name"]: c for c in given.get("spec", {}).get(field) or ()}
-            for container in current["spec"].get(field) or ():
-                new = wanted.get(container["name"])
-                if new is None:
-                    continue
-                for part in ("resources", "resizePolicy"):
-                    if part in new:
-                        container[part] = new[part]
-                    else:
-                        container.pop(part, None)
-        if "resources" in given.get("spec", {}):
-            current["spec"]["resources"] = given["spec"]["resources"]
-        current["metadata"]["resourceVersion"] = given["metadata"].get("resourceVersion", "")
         return current
 
 
@@ -127,9 +107,11 @@ class Scale(View):
     def put(self, current: Obj, given: Obj) -> Obj:
         meta = given.get("metadata") or {}
         replicas = (given.get("spec") or {}).get("replicas", 0)
+        errors = objectmeta.validate_scale(meta)
         if not isinstance(replicas, int) or replicas < 0:
-            error = status.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
-            raise status.invalid("autoscaling", "Scale", current["metadata"].get("name", ""), [error])
+            errors.append(status.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0"))
+        if errors:
+            raise status.invalid("autoscaling", "Scale", current["metadata"].get("name", ""), errors)
         if meta.get("uid"):
             current["metadata"]["uid"] = meta["uid"]
         current["metadata"]["resourceVersion"] = meta.get("resourceVersion", "")
@@ -153,8 +135,8 @@ _VIEWS: dict[str, View] = {
     "status": WHOLE,
     "scale": Scale(),
     "finalize": Part(("metadata",), ("spec", "finalizers")),
-    "ephemeralcontainers": Part(("spec", "ephemeralContainers")),
-    "resize": Resize(),
+    "ephemeralcontainers": WHOLE,
+    "resize": WHOLE,
     "approval": Part(("metadata",), ("status", "conditions")),
 }
 

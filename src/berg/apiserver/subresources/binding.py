@@ -9,7 +9,7 @@ from berg.apiserver.http.message import Request, Response
 from berg.apiserver.registry.modify import modify
 from berg.apiserver.registry.registry import Registry
 from berg.apiserver.subresources import reading
-from berg.machinery import names, status
+from berg.machinery import status
 from berg.machinery.clock import rfc3339
 from berg.machinery.resources import Resource
 from berg.machinery.status import FieldError, Obj
@@ -26,15 +26,18 @@ async def handle(request: Request, registry: Registry, resource: Resource) -> Re
     meta = binding["metadata"]
     if (meta.get("name") or "") != call.name:
         raise status.bad_request("name in URL does not match name in Binding object")
-    errors = _validate(binding)
-    if errors:
-        raise status.invalid("", "Binding", call.name, errors)
+    if faults := [str(e) for e in _validate(binding)]:
+        raise status.ApiError(500, "", faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]")
     await reading.validate(call, attributes)
     node = binding["target"]["name"]
     now = rfc3339(registry.services.clock.now())
 
     def assign(pod: Obj) -> None:
-        why = _refusal(pod, binding)
+        if failed := _failed_precondition(pod["metadata"], binding["metadata"]):
+            key = f"/pods/{call.namespace}/{call.name}"
+            why = f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {failed}"
+            raise status.conflict("", "pods", call.name, why)
+        why = _refusal(pod)
         if why:
             raise status.conflict("", "pods/binding", call.name, why)
         pod["spec"]["nodeName"] = node
@@ -58,15 +61,10 @@ def _validate(binding: Obj) -> list[FieldError]:
         errors.append(status.not_supported("target.kind", target["kind"], ["Node", "<empty>"]))
     if not target.get("name"):
         errors.append(status.required("target.name"))
-    else:
-        errors += [
-            status.invalid_value("target.name", target["name"], m) for m in names.dns1123_subdomain(target["name"])
-        ]
     return errors
 
 
-def _refusal(pod: Obj, binding: Obj) -> str:
-    meta, spec, wanted = pod["metadata"], pod["spec"], binding["metadata"]
+def _failed_precondition(meta: Obj, wanted: Obj) -> str:
     if wanted.get("uid") and wanted["uid"] != meta["uid"]:
         return f"Precondition failed: UID in precondition: {wanted['uid']}, UID in object meta: {meta['uid']}"
     version = wanted.get("resourceVersion")
@@ -75,6 +73,11 @@ def _refusal(pod: Obj, binding: Obj) -> str:
             f"Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: "
             f"{meta.get('resourceVersion')}"
         )
+    return ""
+
+
+def _refusal(pod: Obj) -> str:
+    meta, spec = pod["metadata"], pod["spec"]
     if meta.get("deletionTimestamp"):
         return f"pod {meta['name']} is being deleted, cannot be assigned to a host"
     if spec.get("nodeName"):

@@ -33,6 +33,14 @@ async def handle(request: Request, registry: Registry, resource_: Resource) -> R
         raise status.bad_request("name in URL does not match name in Eviction object")
     await reading.validate(call, attributes)
     options: Obj = dict(eviction.get("deleteOptions") or {})
+    if options.get("ignoreStoreReadErrorWithClusterBreakingPotential"):
+        at = "deleteOptions.ignoreStoreReadErrorWithClusterBreakingPotential"
+        why = "can not be set for pod eviction, try after removing the option"
+        raise status.invalid("policy", "Eviction", call.name, [status.invalid_value(at, True, why)])
+    asked, told = (["All"] if call.dry_run else []), options.get("dryRun") or []
+    if told and asked and told != asked:
+        why = f"Non-matching dry-run options in request and content: [{' '.join(asked)}] and [{' '.join(told)}]"
+        raise ApiError(500, "", why)
     if call.dry_run:
         options["dryRun"] = ["All"]
     elif options.get("dryRun"):

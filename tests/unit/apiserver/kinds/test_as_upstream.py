@@ -243,3 +243,107 @@ def test_conditions_of_a_taint_rule():
         'status.conditions[1].type: Duplicate value: "A"',
     ]
     assert str(errors[-1]) == "status.conditions: Too many: 9: must have at most 8 items"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gmsaCredentialSpecName": "A"}, ["gmsaCredentialSpecName"]),
+        ({"gmsaCredentialSpec": ""}, ["gmsaCredentialSpec"]),
+        ({"runAsUserName": "a\\b\\c"}, ["runAsUserName"]),
+        ({"runAsUserName": ".dom\\.."}, ["runAsUserName", "runAsUserName"]),
+        ({"runAsUserName": "NT AUTHORITY\\SYSTEM"}, []),
+    ],
+)
+def test_windows_options(options, said):
+    found = faults("pods", made("pods", {"containers": [{"name": "c", "image": "i"}], **_windows(options)}))
+    assert [f.split(":")[0].rpartition(".")[2] for f in found] == said
+
+
+def _windows(options):
+    return {"os": {"name": "windows"}, "securityContext": {"windowsOptions": options}}
+
+
+def test_host_processes_are_all_or_none_and_in_the_hosts_network():
+    options = {"windowsOptions": {"hostProcess": True}}
+    containers = [{"name": "c", "image": "i", "securityContext": options}, {"name": "d", "image": "i"}]
+    spec = {"os": {"name": "windows"}, "containers": containers}
+    assert faults("pods", made("pods", spec)) == [
+        'spec: Invalid value: "": If pod contains any hostProcess containers then all containers must be HostProcess '
+        "containers",
+        "spec.hostNetwork: Invalid value: false: hostNetwork must be true if pod contains any hostProcess containers",
+    ]
+    spec |= {"hostNetwork": True, **_windows({"hostProcess": False})}
+    assert faults("pods", made("pods", spec))[0] == (
+        "spec.containers[0].securityContext.windowsOptions.hostProcess: Invalid value: true: pod hostProcess value "
+        "must be identical if both are specified, was false"
+    )
+
+
+BETA_ZONE = "failure-domain.beta.kubernetes.io/zone"
+
+
+@pytest.mark.parametrize(
+    ("kind", "obj", "said"),
+    [
+        (
+            "pods",
+            {
+                "spec": {
+                    "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "hostIP": "1.2.3.4"}]}]
+                }
+            },
+            "spec.containers[0].ports[0]: hostIP set without hostPort: {Name: HostPort:0 ContainerPort:80 Protocol:TCP "
+            "HostIP:1.2.3.4}",
+        ),
+        (
+            "persistentvolumes",
+            {"spec": {"storageos": {}}},
+            "spec.storageOS: deprecated in v1.22, non-functional in v1.25+",
+        ),
+        (
+            "runtimeclasses.node.k8s.io",
+            {"scheduling": {"nodeSelector": {BETA_ZONE: "z"}}},
+            'scheduling.nodeSelector: deprecated since v1.17; use "topology.kubernetes.io/zone" instead',
+        ),
+        (
+            "storageclasses.storage.k8s.io",
+            {"allowedTopologies": [{"matchLabelExpressions": [{"key": BETA_ZONE, "values": ["z"]}]}]},
+            "allowedTopologies[0].matchLabelExpressions[0].key: deprecated since v1.17; use "
+            '"topology.kubernetes.io/zone" instead',
+        ),
+        (
+            "csistoragecapacities.storage.k8s.io",
+            {"nodeTopology": {"matchLabels": {BETA_ZONE: "z"}}},
+            f'nodeTopology.matchLabels.{BETA_ZONE}: deprecated since v1.17; use "topology.kubernetes.io/zone" instead',
+        ),
+        (
+            "networkpolicies.networking.k8s.io",
+            {"spec": {"podSelector": {}, "egress": [{"to": [{"ipBlock": {"cidr": "10.1.2.3/8"}}]}]}},
+            'spec.egress[0].to[0].ipBlock.cidr: CIDR value "10.1.2.3/8" is ambiguous in this context (should be '
+            '"10.0.0.0/8" or "10.1.2.3/32"?)',
+        ),
+        (
+            "jobs.batch",
+            {
+                "spec": {
+                    "completionMode": "Indexed",
+                    "completions": 100_001,
+                    "parallelism": 10_001,
+                    "template": {"spec": {"restartPolicy": "Never", "containers": []}},
+                }
+            },
+            "spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, "
+            "Kubernetes might not be able to track completedIndexes when a big number of indexes fail",
+        ),
+    ],
+)
+def test_warnings(kind, obj, said):
+    assert said in list(strategy(kind).warnings(context(kind), made(kind, **obj), None))
+
+
+def test_an_empty_probe_has_defaults_and_a_negative_grace_period_is_a_second():
+    spec = {"containers": [{"name": "c", "image": "i", "livenessProbe": {}}], "terminationGracePeriodSeconds": -5}
+    pod = made("pods", spec)
+    assert pod["spec"]["containers"][0]["livenessProbe"]["periodSeconds"] == 10
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 1

@@ -77,19 +77,23 @@ class PodStrategy(Strategy):
 
         if ctx.subresource == "binding":  # checked by who binds; it sets what nobody else may
             return []
-        validators = {
-            "ephemeralcontainers": update.validate_ephemeral_containers_update,
-            "resize": update.validate_resize,
-        }
-        return validators.get(ctx.subresource, update.validate_pod_update)(obj, old)
+        if ctx.subresource == "resize":
+            from berg.apiserver.kinds.core.pod_spec.resize import validate_resize
+
+            return validate_resize(obj, old)
+        if ctx.subresource == "ephemeralcontainers":
+            return update.validate_ephemeral_containers_update(obj, old)
+        return update.validate_pod_update(obj, old)
 
     def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
-        from berg.apiserver.kinds.core.pod_spec import update
-
         if ctx.subresource == "ephemeralcontainers":
-            update.keep_all_but_ephemeral_containers(obj, old)
+            from berg.apiserver.kinds.core.pod_spec.update import keep_all_but_ephemeral_containers
+
+            keep_all_but_ephemeral_containers(obj, old)
         elif ctx.subresource == "resize":
-            update.keep_all_but_resources(obj, old)
+            from berg.apiserver.kinds.core.pod_spec.resize import keep_all_but_resources
+
+            keep_all_but_resources(obj, old)
 
     def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         status, before = obj.setdefault("status", {}), old.get("status") or {}

@@ -41,6 +41,7 @@ NOT_FOR_DEBUGGING = (
     "restartPolicy",
     "restartPolicyRules",
 )
+MAY_BE_EMPTY = ("ports", "resources", "resizePolicy", "restartPolicyRules")
 
 
 @dataclass(slots=True)
@@ -223,7 +224,11 @@ def validate_ephemeral_containers(
         target = c.get("targetContainerName")
         if target and target not in targets:
             errors.append(not_found_field(f"{at}.targetContainerName", target))
-        errors += [forbidden_field(f"{at}.{key}", why) for key in NOT_FOR_DEBUGGING if c.get(key)]
+        errors += [
+            forbidden_field(f"{at}.{key}", why)
+            for key in NOT_FOR_DEBUGGING
+            if c.get(key) or (c.get(key) is not None and key not in MAY_BE_EMPTY)
+        ]
         for j, m in enumerate(c.get("volumeMounts") or ()):
             errors += [
                 forbidden_field(f"{at}.volumeMounts[{j}].{key}", why)

@@ -1,7 +1,7 @@
-"""What may change in a pod: very little; more through /ephemeralcontainers and /resize.
+"""What may change in a pod: very little; more through /ephemeralcontainers and /resize (`resize`).
 
-Source: kubernetes pkg/apis/core/validation ValidatePodUpdate, ValidatePodEphemeralContainersUpdate,
-ValidatePodResize; pkg/registry/core/pod/strategy.go.
+Source: kubernetes pkg/apis/core/validation ValidatePodUpdate, ValidatePodEphemeralContainersUpdate;
+pkg/registry/core/pod/strategy.go.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import copy
 from typing import Any
 
 from berg.apiserver.kinds import checks
-from berg.apiserver.kinds.core.pod_spec.resources import is_sidecar, qos_class
 from berg.apiserver.kinds.core.pod_spec.scheduling import REQUIRED, validate_tolerations
 from berg.apiserver.kinds.core.pod_spec.validation import APP_ARMOR_PREFIX, MIRROR, validate_pod
 from berg.apiserver.kinds.sameness import same, same_struct
@@ -105,7 +104,8 @@ def _gates(spec: Obj, before: Obj) -> list[FieldError]:
     ]
 
 
-def _put(spec: Obj, key: str, value: Any) -> None:
+def put(spec: Obj, key: str, value: Any) -> None:
+    """Nothing is put by taking away."""
     if value is None:
         spec.pop(key, None)
     else:
@@ -118,9 +118,9 @@ def _immutable(spec: Obj, before: Obj) -> list[FieldError]:
     rest = copy.deepcopy(spec)
     for key in ("containers", "initContainers"):
         for c, o in zip(rest.get(key) or (), before.get(key) or (), strict=False):
-            _put(c, "image", o.get("image"))
+            put(c, "image", o.get("image"))
     for key in ("activeDeadlineSeconds", "schedulingGates", "tolerations"):
-        _put(rest, key, before.get(key))
+        put(rest, key, before.get(key))
     if (before.get("terminationGracePeriodSeconds") or 0) < 0 and rest.get("terminationGracePeriodSeconds") == 1:
         rest["terminationGracePeriodSeconds"] = before["terminationGracePeriodSeconds"]
     if before.get("schedulingGates"):
@@ -138,14 +138,14 @@ def _narrowed(rest: Obj, before: Obj) -> list[FieldError]:
     if any(selector.get(k) != v for k, v in known.items()):
         why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)"
         errors.append(invalid_value("spec.nodeSelector", selector, why))
-    _put(rest, "nodeSelector", before.get("nodeSelector"))
+    put(rest, "nodeSelector", before.get("nodeSelector"))
     new = (rest.get("affinity") or {}).get("nodeAffinity")
     was = (before.get("affinity") or {}).get("nodeAffinity")
     if not same(new, was):
         errors += _affinity_narrowed(new or {}, was or {})
         affinity = dict(rest.get("affinity") or {})
-        _put(affinity, "nodeAffinity", was)
-        _put(rest, "affinity", affinity or before.get("affinity"))
+        put(affinity, "nodeAffinity", was)
+        put(rest, "affinity", affinity or before.get("affinity"))
     return errors
 
 
@@ -174,8 +174,15 @@ def _affinity_narrowed(new: Obj, was: Obj) -> list[FieldError]:
 def keep_all_but_ephemeral_containers(obj: Obj, old: Obj) -> None:
     containers = (obj.get("spec") or {}).get("ephemeralContainers")
     obj["spec"] = copy.deepcopy(old["spec"])
-    _put(obj["spec"], "ephemeralContainers", containers)
+    put(obj["spec"], "ephemeralContainers", containers)
     obj["status"] = copy.deepcopy(old.get("status") or {})
+    keep_metadata(obj, old)
+
+
+def keep_metadata(obj: Obj, old: Obj) -> None:
+    """For subresources that write something else."""
+    for key in ("labels", "annotations", "finalizers", "ownerReferences"):
+        put(obj["metadata"], key, copy.deepcopy(old["metadata"].get(key)))
 
 
 def validate_ephemeral_containers_update(obj: Obj, old: Obj) -> list[FieldError]:
@@ -193,79 +200,3 @@ def validate_ephemeral_containers_update(obj: Obj, old: Obj) -> list[FieldError]
             diff = difference(DEBUGGING, c, new[name])
             errors.append(forbidden_field(at, f'existing ephemeral containers "{name}" may not be changed\n{diff}'))
     return errors
-
-
-def keep_all_but_resources(obj: Obj, old: Obj) -> None:
-    """Unless containers were added, removed or renamed: that is left for validation to refuse."""
-    spec, before = obj["spec"], copy.deepcopy(old["spec"])
-    for key in ("containers", "initContainers"):
-        new, was = spec.get(key) or [], before.get(key) or []
-        if [c.get("name") for c in new] != [c.get("name") for c in was]:
-            return
-        for c, o in zip(new, was, strict=True):
-            _put(o, "resources", c.get("resources"))
-            _put(o, "resizePolicy", c.get("resizePolicy"))
-    _put(before, "resources", spec.get("resources"))
-    obj["spec"] = before
-    obj["status"] = copy.deepcopy(old.get("status") or {})
-
-
-def validate_resize(obj: Obj, old: Obj) -> list[FieldError]:
-    if MIRROR in (old["metadata"].get("annotations") or {}):
-        return [forbidden_field("", "static pods cannot be resized")]
-    if (old["spec"].get("os") or {}).get("name") == "windows":
-        return [forbidden_field("", "windows pods cannot be resized")]
-    errors = validate_pod(obj)
-    known = (old.get("status") or {}).get("qosClass") or qos_class(old)
-    if known != qos_class(obj):
-        why = "Pod QOS Class may not change as a result of resizing"
-        errors.append(invalid_value("spec", (obj.get("status") or {}).get("qosClass") or "", why))
-    if (old.get("status") or {}).get("nodeAllocatableResourceClaimStatuses"):
-        why = "pods with node allocatable resource claims cannot be resized"
-        errors.append(forbidden_field("spec", why))
-    spec, before = obj["spec"], old["spec"]
-    for key in ("containers", "initContainers"):
-        new, was = spec.get(key) or [], before.get(key) or []
-        if len(new) != len(was):
-            return [*errors, forbidden_field(f"spec.{key}", f"{key} may not be added or removed on resize")]
-        for i, (c, o) in enumerate(zip(new, was, strict=True)):
-            if c.get("name") != o.get("name"):
-                why = f"{key} may not be renamed or reordered on resize"
-                return [*errors, forbidden_field(f"spec.{key}[{i}].name", why)]
-    for key in ("containers", "initContainers"):
-        for i, (c, o) in enumerate(zip(spec.get(key) or (), before.get(key) or (), strict=True)):
-            errors += _container_resize(c, o, key, i)
-    if not errors and not same(_without_amounts(spec), _without_amounts(before)):
-        errors.append(forbidden_field("spec", "only cpu and memory resources are mutable"))
-    return errors
-
-
-def _container_resize(c: Obj, o: Obj, key: str, i: int) -> list[FieldError]:
-    at = f"spec.{key}[{i}]"
-    if key == "initContainers" and not is_sidecar(o):
-        if same(c, o):
-            return []
-        return [forbidden_field("spec", "resources for non-sidecar init containers are immutable")]
-    errors: list[FieldError] = []
-    for which in ("requests", "limits"):
-        new, was = (c.get("resources") or {}).get(which) or {}, (o.get("resources") or {}).get(which) or {}
-        gone = [n for n in ("cpu", "memory") if n in was and n not in new]
-        if gone:
-            errors.append(forbidden_field(f"{at}.resources.{which}", f"resource {which} cannot be removed"))
-    if not same(_without_amounts({"containers": [c]}), _without_amounts({"containers": [o]})):
-        where = "spec" if key == "containers" else at
-        what = "only cpu and memory resources are mutable"
-        if key != "containers":
-            what = "only cpu and memory resources for init or sidecar containers are mutable"
-        errors.append(forbidden_field(where, what))
-    return errors
-
-
-def _without_amounts(spec: Obj) -> Obj:
-    rest = copy.deepcopy(spec)
-    holders = [rest, *(rest.get("containers") or ()), *(c for c in rest.get("initContainers") or () if is_sidecar(c))]
-    for holder in holders:
-        for which in ("requests", "limits"):
-            for name in ("cpu", "memory"):
-                ((holder.get("resources") or {}).get(which) or {}).pop(name, None)
-    return rest
