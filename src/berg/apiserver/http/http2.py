@@ -25,7 +25,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from berg.apiserver.http.message import Request, Response
-from berg.apiserver.http.protocol import BODY_S, HEADER_S, IDLE_S, SLOW_CLIENT_S, close_stream, too_large
+from berg.apiserver.http.protocol import BODY_S, FIRST_COUNTS, HEADER_S, IDLE_S, SLOW_CLIENT_S, close_stream, too_large
 from berg.apiserver.http.tls import Peer
 from berg.machinery.http2 import fields as head
 from berg.machinery.http2.connection import Connection
@@ -110,7 +110,7 @@ class HTTP2Protocol(Connection):
     def request(self, stream: Stream, headers: list[Field], ended: bool) -> None:
         self._last_active = now = time.monotonic()
         try:
-            asked = head.read(headers, self.server.list_headers)
+            asked = head.read(headers, self.server.list_headers, FIRST_COUNTS)
         except head.Malformed:
             raise Reset(stream.id, PROTOCOL_ERROR) from None
         length = asked.headers.get("content-length", "")

@@ -59,7 +59,7 @@ class _Refused(ValueError):
         self.code = code
 
 
-_FIRST_COUNTS = frozenset(("authorization", "accept", "accept-encoding", "content-type", "expect", "user-agent"))
+FIRST_COUNTS = frozenset(("authorization", "accept", "accept-encoding", "content-type", "expect", "user-agent"))
 """headers of which a second one says nothing; of others, more add up"""
 _HOST = re.compile(r"[\w!$%&'()*+,\-.:;=\[\]~]*", re.ASCII)
 
@@ -199,7 +199,7 @@ class HTTPProtocol(asyncio.Protocol):
         if not text.isascii() and key.startswith(self.server.list_headers):
             text = value.decode("utf-8", "replace")  # names of people and groups
         if key in self._headers:
-            if key in _FIRST_COUNTS:
+            if key in FIRST_COUNTS:
                 return
             if key == "host":
                 raise ValueError

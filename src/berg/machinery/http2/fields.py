@@ -29,12 +29,17 @@ class Head:
     """why it cannot be answered as it is meant; empty: it can"""
 
 
-def read(fields: list[Field], lists: tuple[str, ...] = ()) -> Head:
-    """`lists`: how the names of headers begin whose repeated values are joined by newlines. Raises Malformed."""
+def read(fields: list[Field], lists: tuple[str, ...] = (), first_counts: frozenset[str] = frozenset()) -> Head:
+    """`lists`: how the names of headers begin whose repeated values are joined by newlines, and may be UTF-8;
+    `first_counts`: those of which a second one says nothing. Raises Malformed."""
     pseudo: dict[str, str] = {}
     headers: dict[str, str] = {}
     for name, value in fields:
+        if not value.isascii() and name.startswith(lists):
+            value = value.encode("latin-1").decode("utf-8", "replace")
         if name in headers:
+            if name in first_counts:
+                continue
             between = "; " if name == "cookie" else "\n" if name.startswith(lists) else ", "
             headers[name] += between + value
         elif name > ";":  # begins with a letter, nearly always
