@@ -236,11 +236,14 @@ def _read(path: str) -> Obj:
 
     with open(path, "rb") as f:
         try:
-            raw = yaml.load(f, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
-        except yaml.YAMLError as e:
+            raw = yaml.load(f, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (yaml.YAMLError, ValueError, RecursionError) as e:
             raise KubeconfigError(f"{path}: {e}") from e
+    raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise KubeconfigError(f"{path}: not a kubeconfig")
+    if fault := _fault(raw):
+        raise KubeconfigError(f"{path}: {fault}")
     base = Path(path).resolve().parent
     for section, names in FILE_FIELDS.items():
         for entry in raw.get(section) or []:
@@ -251,14 +254,46 @@ def _read(path: str) -> Obj:
     return raw
 
 
+def _fault(raw: Obj) -> str:
+    """What is wrong with a file's structure; "" when nothing is."""
+    if not isinstance(raw.get("current-context"), str | None):
+        return "current-context is not a string"
+    for section, body_name in SECTIONS.items():
+        entries = raw.get(section)
+        if not isinstance(entries, list | None):
+            return f"{section} is not a list"
+        for i, entry in enumerate(entries or ()):
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                return f"{section}[{i}] is not an object with a name"
+            body = entry.get(body_name)
+            if not isinstance(body, dict | None):
+                return f"{section}[{i}].{body_name} is not an object"
+            for name, value in (body or {}).items():
+                if name in _TEXTS and not isinstance(value, str | None):
+                    return f"{section}[{i}].{body_name}.{name} is not a string"
+    return ""
+
+
+_TEXTS = frozenset(
+    (
+        *("server", "tls-server-name", "proxy-url", "certificate-authority", "certificate-authority-data"),
+        *("cluster", "user", "namespace", "token", "tokenFile", "username", "password", "as"),
+        *("client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+    )
+)
+
+
 def _data(body: Obj, name: str) -> bytes:
     if inline := body.get(f"{name}-data"):
-        return base64.b64decode(inline)
+        try:
+            return base64.b64decode(inline, validate=True)
+        except ValueError:
+            raise KubeconfigError(f"{name}-data is no base64") from None
     if path := body.get(name):
         try:
             return Path(path).read_bytes()
-        except OSError as e:
-            raise KubeconfigError(f"unable to read {name} {path}: {e.strerror}") from e
+        except (OSError, ValueError) as e:
+            raise KubeconfigError(f"unable to read {name} {path}: {getattr(e, 'strerror', e)}") from e
     return b""
 
 

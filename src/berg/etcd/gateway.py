@@ -95,6 +95,8 @@ async def _requests(request: web.BaseRequest, method: Method) -> AsyncIterator[M
 def _parse(method: Method, body: bytes) -> Message:
     try:
         value = json.loads(body) if body.strip() else {}
+    except RecursionError:
+        raise RpcError(INVALID_ARGUMENT, "proto: exceeded max recursion depth") from None
     except ValueError as e:
         whole = isinstance(e, json.JSONDecodeError) and body[e.pos :].strip()
         text = "proto: syntax error" if whole else "unexpected EOF"

@@ -50,7 +50,7 @@ def import_archive(store: ImageStore, path: str, name: str | None, progress: Pro
             return _import(store, _Tar(archive), override, progress)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: not found: {error.filename or error}") from error
-    except (tarfile.TarError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (tarfile.TarError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError) as error:
         raise ImageError(f"{path} is not an image archive: {error}") from error
     except OSError as error:
         raise ImageError(f"{path}: {error}") from error
