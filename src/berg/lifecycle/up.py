@@ -69,6 +69,12 @@ def plan(layout: Layout, options: Options, progress: Progress) -> ClusterSpec:
                 f"cluster {options.name!r} is up on port {spec.api_port}",
                 f"Stop it first (berg down --name {options.name}), or take another --name.",
             )
+        for wanted in ("feature_gates", "runtime_config", "registry_mirrors"):
+            if running and not getattr(options, wanted).items() <= getattr(spec, wanted).items():
+                raise NameInUse(
+                    f"cluster {options.name!r} is up with other {wanted.replace('_', ' ')}",
+                    f"Stop it first (berg down --name {options.name}), or take another --name.",
+                )
         if not running:
             spec.api_port = _port(options, spec.api_port)
             spec.sim_nodes = options.sim_nodes or spec.sim_nodes

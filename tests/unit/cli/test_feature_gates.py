@@ -41,6 +41,14 @@ def test_what_up_was_told_reaches_the_spec(tmp_path: Path, monkeypatch: pytest.M
     assert spec.feature_gates == {"WatchList": False}
     assert spec.runtime_config == {"resource.k8s.io/v1beta1": "", "api/alpha": "true"}
     assert spec.registry_mirrors == {"registry.k8s.io": ["http://127.0.0.1:5000"], "*": ["https://m.example"]}
+    again = CliRunner().invoke(
+        cli, ["up", "--name=t", f"--data-dir={tmp_path / 't'}", "--feature-gates=WatchList=true"]
+    )
+    assert str(again.exception) == "planned"
+    assert ClusterSpec.read(tmp_path / "t" / "spec.json").feature_gates == {"WatchList": True}
+    monkeypatch.setattr(up, "supervisor_of", lambda root: 1)
+    running = CliRunner().invoke(cli, ["up", "--name=t", f"--data-dir={tmp_path / 't'}", "--feature-gates=WatchList=0"])
+    assert "is up with other feature gates" in str(running.exception)
     refused = CliRunner().invoke(cli, ["up", "--name=t", "--runtime-config=a.io/v1=true"])
     assert refused.exit_code == 1 and "unknown api groups a.io/v1" in refused.output
     refused = CliRunner().invoke(cli, ["up", "--name=t", "--registry-mirror=nowhere"])
