@@ -38,7 +38,7 @@ def conversion(plural: str, source: str, target: str) -> Callable[[Convert], Con
 
 @cache
 def _load() -> None:
-    for room in ("autoscaling", "definitions", "events", "resource"):
+    for room in ("admissionregistration", "autoscaling", "definitions", "events", "resource"):
         import_module(f"berg.apiserver.registry.conversions.{room}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from berg.apiserver.kinds import gated
 from berg.apiserver.kinds.core import pod_columns
 from berg.apiserver.kinds.core.pod_spec.defaults import pod_defaults
 from berg.apiserver.kinds.core.pod_spec.label_keys import merge_label_keys
@@ -15,6 +16,11 @@ from berg.apiserver.registry.strategy import Context, Strategy, strategy_for
 from berg.machinery import names
 from berg.machinery.clock import rfc3339
 from berg.machinery.status import FieldError, Obj
+
+_VOLUME_STATUSES = tuple(
+    f"{key}.*.volumeMounts.*.volumeStatus"
+    for key in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+)
 
 
 @strategy_for("", "pods")
@@ -101,6 +107,8 @@ class PodStrategy(Strategy):
             status["qosClass"] = before["qosClass"]
         if not status.get("observedGeneration") and before.get("observedGeneration"):
             status["observedGeneration"] = before["observedGeneration"]
+        gated.drop_disabled(ctx, "DRANodeAllocatableResources", status, before, "nodeAllocatableResourceClaimStatuses")
+        gated.drop_disabled(ctx, "ImageVolumeWithDigest", status, before, *_VOLUME_STATUSES)
         seen: dict[str, list[int]] = {}
         for c in before.get("conditions") or ():
             seen.setdefault(c.get("type", ""), []).append(c.get("observedGeneration") or 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from berg.apiserver.kinds import cells, label_selectors
+from berg.apiserver.kinds import cells, gated, label_selectors
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery.clock import rfc3339
@@ -36,6 +36,14 @@ def claim_defaults(spec: Obj | None) -> None:
             _exact(exactly)
         for alternative in request.get("firstAvailable") or ():
             _exact(alternative)
+
+
+def _derived(spec: str) -> tuple[str, str]:
+    requests = f"{spec}.devices.requests.*"
+    return f"{requests}.exactly.derivedAttributes", f"{requests}.firstAvailable.*.derivedAttributes"
+
+
+_LISTED = tuple(f"spec.devices.*.attributes.*.{key}" for key in ("bools", "ints", "strings", "versions"))
 
 
 def _state(obj: Obj) -> str:
@@ -76,6 +84,10 @@ class ResourceClaimStrategy(Strategy):
 
     def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
         obj["status"] = {}
+        gated.drop_disabled(ctx, "DRADerivedAttributes", obj, None, *_derived("spec"))
+
+    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        gated.drop_disabled(ctx, "DRADerivedAttributes", obj, old, *_derived("spec"))
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         return immutable(obj, old, "spec")
@@ -89,6 +101,8 @@ class ResourceClaimStrategy(Strategy):
     def prepare_status_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
         from berg.apiserver.kinds.resource.claim_status import drop_deallocated
 
+        path = "status.allocation.devices.results.*.skipNodeOperations"
+        gated.drop_disabled(ctx, "DRAOptionalNodeOperations", obj, old, path)
         drop_deallocated(obj.get("status") or {}, old.get("status") or {})
 
     async def authorize_status(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
@@ -110,6 +124,12 @@ class ResourceClaimTemplateStrategy(Strategy):
 
     def default(self, obj: Obj) -> None:
         claim_defaults((obj.get("spec") or {}).get("spec"))
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        gated.drop_disabled(ctx, "DRADerivedAttributes", obj, None, *_derived("spec.spec"))
+
+    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        gated.drop_disabled(ctx, "DRADerivedAttributes", obj, old, *_derived("spec.spec"))
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.resource.claim_validation import validate_template
@@ -141,6 +161,14 @@ class ResourceSliceStrategy(Strategy):
         for device in (obj.get("spec") or {}).get("devices") or ():
             for taint in device.get("taints") or ():
                 _taint(taint)
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        gated.drop_disabled(ctx, "DRAListTypeAttributes", obj, None, *_LISTED)
+        gated.drop_disabled(ctx, "DRAOptionalNodeOperations", obj, None, "spec.skipNodeOperations")
+
+    def prepare_for_update(self, ctx: Context, obj: Obj, old: Obj) -> None:
+        gated.drop_disabled(ctx, "DRAListTypeAttributes", obj, old, *_LISTED)
+        gated.drop_disabled(ctx, "DRAOptionalNodeOperations", obj, old, "spec.skipNodeOperations")
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         from berg.apiserver.kinds.resource.slice_validation import validate_slice
