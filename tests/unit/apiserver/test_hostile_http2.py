@@ -136,10 +136,9 @@ def request(stream: int, fields: Sequence[tuple[str, str]] = GET, flags: int = E
         [*GET[:2], (":path", ""), GET[3]],
         [*GET[:2], (":path", "b"), GET[3]],
         [*GET[:2], (":path", "/%zz"), GET[3]],
-        [*GET, ("content-length", "1")],
         [*GET, ("content-length", "-1")],
         [*GET, ("content-length", "0"), ("content-length", "0")],
-        [(":method", "CONNECT"), (":authority", "a")],
+        [(":method", "CONNECT"), (":scheme", "https"), (":authority", "a")],
     ],
 )
 async def test_what_is_no_request_is_reset_and_the_next_is_answered(wire: Wire, fields: list[tuple[str, str]]) -> None:

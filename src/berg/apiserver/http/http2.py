@@ -135,8 +135,6 @@ class HTTP2Protocol(Connection):
         )
         exchange = stream.state = _Exchange(request, declared, now + BODY_S)
         if ended:
-            if declared > 0:
-                raise Reset(stream.id, PROTOCOL_ERROR)
             self._start(stream, exchange)
         elif declared > self.server.max_body_bytes:
             self._refuse_body(stream)

@@ -53,7 +53,9 @@ def read(fields: list[Field], lists: tuple[str, ...] = (), first_counts: frozens
         else:
             headers[name] = value
     method, path = pseudo.get(":method", ""), pseudo.get(":path", "")
-    if not method or pseudo.get(":scheme") not in ("https", "http") or (path[:1] != "/" and path != "*"):
+    if method == "CONNECT" and pseudo.keys() <= {":method", ":authority"}:
+        path = ""  # a business of proxies; here nothing is found for it
+    elif not method or pseudo.get(":scheme") not in ("https", "http") or (path[:1] != "/" and path != "*"):
         raise Malformed
     authority = pseudo.get(":authority")
     if authority:
