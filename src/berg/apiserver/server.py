@@ -338,7 +338,7 @@ class APIServer:
             list_headers=[*config.requestheader_group_headers, *config.requestheader_extra_headers_prefix],
             max_body_bytes=config.max_request_body_bytes,
             http2_max_streams=config.http2_max_streams_per_connection,
-            goaway_chance=config.goaway_chance,
+            goaway_chance=listening.goaway_chance(config),
         )
         await self._http.start()
         self.port = self._http.port

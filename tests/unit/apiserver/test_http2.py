@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from berg.apiserver.http import http2
+from berg.apiserver.config import Config
+from berg.apiserver.http import http2, listening
 from berg.apiserver.http.message import Request, Response, Stream
 from berg.apiserver.http.server import HTTPServer
 from berg.apiserver.http.tls import server_context
@@ -268,6 +269,30 @@ async def test_connection_close_and_goaway_chance(connect: Connect, server: HTTP
     assert (await client.get()).status == "200"
     await client.until(lambda: client.eof)
     assert client.goaway is not None and client.goaway.last_stream_id == 1
+
+
+def test_the_chance_is_small() -> None:
+    assert listening.goaway_chance(Config(goaway_chance=0.02)) == 0.02
+    for wrong in (-0.1, 0.021):
+        with pytest.raises(ValueError, match="--goaway-chance can not be less than 0 or greater than 0.02"):
+            listening.goaway_chance(Config(goaway_chance=wrong))
+
+
+async def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    pair = CertificateAuthority.create("test").issue("berg", names=["127.0.0.1"], server=True)
+    cert, key = pair.write(tmp_path, "tls")
+    config = Config(tls_cert_file=str(cert), tls_private_key_file=str(key), disable_http2_serving=True)
+    server = HTTPServer(Backend().handle, host="127.0.0.1", tls=listening.context(config))
+    await server.start()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        writer.close()
+    finally:
+        await server.stop()
 
 
 async def test_stopping_lets_answers_finish_and_ends_streams(

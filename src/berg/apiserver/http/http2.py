@@ -57,8 +57,8 @@ _KEPT, _KEPT_BYTES = 1024, 256
 
 @lru_cache(maxsize=8)
 def limits(streams: int) -> Limits:
-    """`streams` 0: as many as upstream allows."""
-    streams = streams or DEFAULT_STREAMS
+    """`streams` 0, or less: as many as upstream allows."""
+    streams = streams if streams > 0 else DEFAULT_STREAMS
     return Limits(streams, _BODY_BYTES, _BODY_BYTES, _BODY_BYTES * streams, _HEADER_LIST_BYTES)
 
 

@@ -13,6 +13,12 @@ from berg.apiserver.config import Config
 from berg.apiserver.http import tls
 from berg.apiserver.http.tls import BadTLSOption
 
+_MOST_GOAWAYS = 0.02
+
+
+class BadConnectionOption(ValueError):
+    """A flag about connections that cannot be followed."""
+
 
 def context(config: Config) -> ssl.SSLContext:
     """Raises BadTLSOption, OSError, ssl.SSLError."""
@@ -22,6 +28,13 @@ def context(config: Config) -> ssl.SSLContext:
         given = sorted(map(named_certificate, config.tls_sni_cert_key), key=lambda g: not g[2])
         tls.serve_names(main, [(_context(config, cert, key), names or _names(cert)) for cert, key, names in given])
     return main
+
+
+def goaway_chance(config: Config) -> float:
+    """Raises BadConnectionOption."""
+    if not 0 <= config.goaway_chance <= _MOST_GOAWAYS:
+        raise BadConnectionOption(f"--goaway-chance can not be less than 0 or greater than {_MOST_GOAWAYS}")
+    return config.goaway_chance
 
 
 def files(config: Config) -> list[str]:
