@@ -274,7 +274,7 @@ async def test_connection_close_and_goaway_chance(connect: Connect, server: HTTP
 def test_the_chance_is_small() -> None:
     assert listening.goaway_chance(Config(goaway_chance=0.02)) == 0.02
     for wrong in (-0.1, 0.021):
-        with pytest.raises(ValueError, match="--goaway-chance can not be less than 0 or greater than 0.02"):
+        with pytest.raises(ValueError, match="--goaway-chance can not be less than 0 or greater than"):
             listening.goaway_chance(Config(goaway_chance=wrong))
 
 
