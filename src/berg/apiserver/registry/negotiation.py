@@ -83,16 +83,17 @@ def _negotiate(header: str, shapes: tuple[str, ...], media_types: tuple[str, ...
             media = media_types[0]  # routes of built-in kinds know no `application/*`
         if media not in media_types:
             continue
-        shape = params.get("as", "")
-        version = params.get("v", "v1")
+        shape, version = params.get("as", ""), params.get("v", "")
         known = shape in shapes and params.get("g") == "meta.k8s.io" and version in ("v1", "v1beta1")
-        if shape and (not known or (shape == "Table" and media in _WITHOUT_TABLES)):
+        asked = not _SHAPING.isdisjoint(params)
+        if (asked and (not known or (shape == "Table" and media in _WITHOUT_TABLES))) or params.get("sv"):
             continue
-        return Accepted(media, shape, version if shape else "v1")
+        return Accepted(media, shape, version if shape else "v1", media == JSON and params.get("pretty") == "1")
     return None
 
 
 _WITHOUT_TABLES = (PROTOBUF, CBOR)
+_SHAPING = frozenset(("as", "g", "v"))
 OBJECT_SHAPES = ("Table", "PartialObjectMetadata")
 LIST_SHAPES = ("Table", "PartialObjectMetadataList")
 

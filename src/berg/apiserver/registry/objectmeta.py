@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from berg.machinery import names, status
 from berg.machinery.clock import rfc3339
+from berg.machinery.patch import managed
 from berg.machinery.status import FieldError, Obj
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def validate(registry: Registry, obj: Obj) -> list[FieldError]:
 
 def validate_scale(meta: Obj) -> list[FieldError]:
     """Of the Scale of an object."""
+    if managed.is_reset(meta.get("managedFields")):
+        meta = {**meta, "managedFields": None}
     return validate_embedded(meta, names.dns1123_subdomain) + _odd_finalizers(meta.get("finalizers") or [])
 
 

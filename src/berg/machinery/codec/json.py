@@ -168,7 +168,7 @@ def _invalid(text: str, at: int, where: str) -> str:
     if at >= len(text):
         return "unexpected end of JSON input"
     c = chr(text[at].encode()[0])  # Go shows the first byte, whatever it is one of
-    shown = {"'": "\\'", '"': '"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(c, c)
+    shown = {"'": "\\'", '"': '"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f"}.get(c, c)
     if shown == c and not c.isprintable():
         shown = f"\\x{ord(c):02x}" if ord(c) < 128 else f"\\u{ord(c):04x}"
     return f"invalid character '{shown}' {where}"

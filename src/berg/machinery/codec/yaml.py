@@ -48,11 +48,35 @@ def _if_json(data: bytes | str, *, strict: bool = False) -> Any:
     raw = data.encode() if isinstance(data, str) else data
     if raw[:1] != b"{":
         return _NONE
+    if not raw.isascii():
+        try:
+            raw.decode()
+        except UnicodeDecodeError as e:
+            raise SyntaxFault(f"yaml: {_octet_fault(raw, e.start)}") from None
     try:
         found, twice = json.loads_strict(raw) if strict else (json.loads(raw), [])
     except json.SyntaxFault:
         return _NONE
     return _NONE if twice else _whole_numbers(found)
+
+
+def _octet_fault(raw: bytes, at: int) -> str:
+    """What libyaml says of bytes that are no UTF-8. Source: readerc.go."""
+    first = raw[at]
+    size = 2 if first & 0xE0 == 0xC0 else 3 if first & 0xF0 == 0xE0 else 4 if first & 0xF8 == 0xF0 else 0
+    if not size:
+        return "invalid leading UTF-8 octet"
+    rest = raw[at + 1 : at + size]
+    if any(b & 0xC0 != 0x80 for b in rest):
+        return "invalid trailing UTF-8 octet"
+    if len(rest) < size - 1:
+        return "incomplete UTF-8 octet sequence"
+    code = first & (0xFF >> (size + 1))
+    for b in rest:
+        code = code << 6 | b & 0x3F
+    if code < (0x80, 0x800, 0x10000)[size - 2]:
+        return "invalid length of a UTF-8 sequence"
+    return "invalid Unicode character"
 
 
 def _whole_numbers(value: Any) -> Any:
@@ -133,11 +157,12 @@ def _plain(text: str) -> Any:
         return text
     digits = text.replace("_", "")
     if text[0] != "." and _INT.fullmatch(digits):
-        number = _integer(digits)
-        if -(2**63) <= number < 2**64:
-            return number
+        whole = _integer(digits)
+        if -(2**63) <= whole < 2**64:
+            return whole
     if _FLOAT.fullmatch(text if text[0] == "." else digits):
-        return float(digits)
+        number = float(digits)
+        return text if math.isinf(number) else number  # what no float holds is text
     return text
 
 
@@ -195,10 +220,20 @@ def _key(value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         return f"{value:g}"
-    kind = (
-        "<nil>" if value is None else "map[interface {}]interface {}" if isinstance(value, dict) else "[]interface {}"
-    )
-    raise SyntaxFault(f"unsupported map key of type: {kind}")
+    if value is None:
+        raise SyntaxFault("unsupported map key of type: %!s(<nil>), key: <nil>")
+    raise SyntaxFault(f"yaml: invalid map key: {_go_syntax(value)}")
+
+
+def _go_syntax(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_go_syntax(k)}:{_go_syntax(v)}" for k, v in value.items())
+        return f"map[interface {{}}]interface {{}}{{{pairs}}}"
+    if isinstance(value, list):
+        return f"[]interface {{}}{{{', '.join(map(_go_syntax, value))}}}"
+    if value is None:
+        return "interface {}(nil)"
+    return quote(value) if isinstance(value, str) else str(value).lower()
 
 
 # ---- documents ------------------------------------------------------------------------------------------
@@ -249,7 +284,9 @@ class _Composer:
         e = self._kinds
         if not self.more():
             return None
-        self._next()  # DocumentStart
+        start = self._next()
+        if start.version not in (None, (1, 1)):
+            raise SyntaxFault("yaml: found incompatible YAML document")
         anchors: dict[str, tuple[Any, int]] = {}
         stack: list[_Frame] = []
         decoded = aliased = 0
@@ -267,6 +304,8 @@ class _Composer:
                 if merge and stack and self._wants_key(stack[-1]):
                     value = _MERGE
             elif kind is e.AliasEvent:
+                if any(frame.anchor == event.anchor for frame in stack):
+                    raise SyntaxFault(f"yaml: anchor '{event.anchor}' value contains itself")
                 if event.anchor not in anchors:
                     raise SyntaxFault(f"yaml: unknown anchor '{event.anchor}' referenced")
                 value, size = anchors[event.anchor]
@@ -346,6 +385,12 @@ def _allowed_aliases(decoded: int) -> float:
 
 
 def _message(error: Any) -> str:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    """go-yaml counts lines from one where scanning stopped, from zero where parsing did, and tells no line zero."""
     problem = getattr(error, "problem", None) or str(error)
-    return f"yaml: line {mark.line + 1}: {problem}" if mark else f"yaml: {problem}"
+    at, context = (getattr(error, f"{which}_mark", None) for which in ("problem", "context"))
+    line = 0
+    if at is not None and at.line:
+        line = at.line + (type(error).__name__ == "ScannerError")
+    elif context is not None:
+        line = context.line
+    return f"yaml: line {line}: {problem}" if line else f"yaml: {problem}"
