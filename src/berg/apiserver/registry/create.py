@@ -148,14 +148,13 @@ def dedup_owners(call: Call, obj: Obj) -> None:
     refs = obj["metadata"].get("ownerReferences")
     if not refs or len(refs) < 2:
         return
-    kept: list[Obj] = []
+    kept: dict[bytes, Obj] = {}
+    repeated: list[str] = []
     for ref in refs:
-        if ref not in kept:
-            kept.append(ref)
-    if len(kept) != len(refs):
-        obj["metadata"]["ownerReferences"] = kept
-        uids = [r.get("uid", "") for r in refs]
-        repeated = sorted({u for u in uids if uids.count(u) > 1})
+        if kept.setdefault(orjson.dumps(ref, option=orjson.OPT_SORT_KEYS), ref) is not ref:
+            repeated.append(ref.get("uid", ""))
+    if repeated:
+        obj["metadata"]["ownerReferences"] = list(kept.values())
         call.warnings.append(
             ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
             f"may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "

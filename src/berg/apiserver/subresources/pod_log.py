@@ -103,7 +103,7 @@ def _query(request: Request, split: bool) -> list[tuple[str, str]]:
         query.append((name, str(number)))
     if given.get("sinceTime"):
         if given.get("sinceSeconds"):
-            errors.append(status.forbidden_field("", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+            errors.append(status.forbidden_field("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
         query.append(("sinceTime", given["sinceTime"]))
     stream = given.get("stream") or "All"
     if "stream" in given and not split:

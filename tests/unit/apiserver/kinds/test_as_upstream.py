@@ -280,6 +280,19 @@ def test_host_processes_are_all_or_none_and_in_the_hosts_network():
     )
 
 
+def test_a_volumes_affinity_may_only_follow_its_labels():
+    def spec(key):
+        terms = [{"matchExpressions": [{"key": key, "operator": "In", "values": ["a"]}]}]
+        nfs = {"server": "s", "path": "/p"}
+        volume = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "nfs": nfs}
+        return {**volume, "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}
+
+    old = made("persistentvolumes", spec(BETA_ZONE))
+    assert update_faults("persistentvolumes", old, {"spec": spec("topology.kubernetes.io/zone")}) == []
+    (fault,) = update_faults("persistentvolumes", old, {"spec": spec("topology.kubernetes.io/region")})
+    assert fault.endswith("field is immutable, except for updating from beta label to GA")
+
+
 BETA_ZONE = "failure-domain.beta.kubernetes.io/zone"
 
 

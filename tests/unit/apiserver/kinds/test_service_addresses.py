@@ -117,3 +117,45 @@ async def test_a_dry_run_takes_nothing(ask):
     assert (code, made["spec"]["clusterIP"]) == (201, "10.0.0.77")
     code, _ = await ask("POST", SERVICES, service("a", clusterIP="10.0.0.77"))
     assert code == 201
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (
+            {"port": 81, "nodePort": 30001},
+            "spec.ports[1].nodePort: Invalid value: 30001: provided port is already allocated",
+        ),
+        ({"port": 80, "nodePort": 30001, "protocol": "UDP"}, None),  # of the same port: it is shared
+    ],
+)
+async def test_a_node_port_asked_for_twice(ask, second, said):
+    ports = [{"name": "a", "port": 80, "nodePort": 30001}, {"name": "b", **second}]
+    code, answer = await ask(
+        "POST", SERVICES, {"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": ports}}
+    )
+    assert code == 201 if said is None else (code, said in answer["message"]) == (422, True)
+
+
+async def test_an_update_may_not_double_a_node_port(ask):
+    ports = [{"name": "a", "port": 80, "nodePort": 30001}]
+    _, made = await ask("POST", SERVICES, {"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": ports}})
+    made["spec"]["ports"].append({"name": "b", "port": 81, "nodePort": 30001})
+    code, answer = await ask("PUT", f"{SERVICES}/a", made)
+    assert (code, answer["message"]) == (500, "duplicate nodePort: {TCP 30001}")
+
+
+async def test_a_dry_run_may_ask_for_ports_beyond_the_range(ask):
+    ports = [{"port": 80, "nodePort": 5}]
+    asked = {"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": ports}}
+    assert (await ask("POST", f"{SERVICES}?dryRun=All", asked))[0] == 201
+    assert (await ask("POST", SERVICES, asked))[0] == 422
+
+
+async def test_the_health_check_port_stays(ask):
+    spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "allocateLoadBalancerNodePorts": False}
+    _, made = await ask("POST", SERVICES, service("a", **spec))
+    made["spec"]["healthCheckNodePort"] = 30000 + (made["spec"]["healthCheckNodePort"] + 1) % 3
+    code, answer = await ask("PUT", f"{SERVICES}/a", made)
+    said = 'Service "a" is invalid: spec.healthCheckNodePort: Forbidden: field is immutable'
+    assert (code, answer["message"]) == (422, said)

@@ -197,7 +197,7 @@ def _node_ports(reserved: _Reservation, obj: Obj, old: Obj | None) -> None:
                 continue
             if not wanted:
                 wanted = _next_port(reserved)
-            elif wanted not in held and wanted not in given:
+            elif wanted not in held and (wanted not in given if old else by_port.get(number) != wanted):
                 try:
                     reserved.allocation.allocate_port(wanted, dry_run=reserved.dry_run)
                 except NotAllocatable as e:

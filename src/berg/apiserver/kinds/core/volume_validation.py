@@ -14,6 +14,7 @@ from berg.apiserver.kinds.core.persistent_volume import BETA_CLASS
 from berg.apiserver.kinds.core.pod_spec.scheduling import validate_node_selector
 from berg.apiserver.kinds.core.pod_spec.volumes import LONG_PORTAL
 from berg.apiserver.kinds.core.volume_sources import one_source, validate_storage
+from berg.apiserver.kinds.deprecated_labels import SUCCESSORS
 from berg.apiserver.kinds.immutable import MESSAGE, immutable
 from berg.apiserver.kinds.label_selectors import validate_selector
 from berg.apiserver.kinds.sameness import same_field, same_struct
@@ -176,12 +177,22 @@ def validate_persistent_volume_update(obj: Obj, old: Obj) -> list[FieldError]:
     if before.get("volumeAttributesClassName") is not None and spec.get("volumeAttributesClassName") is None:
         why = "update from non-nil value to nil is forbidden"
         errors.append(forbidden_field("spec.volumeAttributesClassName", why))
-    if before.get("nodeAffinity") and not same_field(
-        type_named(VOLUME_SPEC).fields["nodeAffinity"], spec.get("nodeAffinity"), before["nodeAffinity"]
+    affinity = spec.get("nodeAffinity")
+    if (was := before.get("nodeAffinity")) and not same_field(
+        type_named(VOLUME_SPEC).fields["nodeAffinity"], affinity, _with_new_labels(was, affinity)
     ):
         why = "field is immutable, except for updating from beta label to GA"
-        errors.append(invalid_value("nodeAffinity", spec.get("nodeAffinity"), why))
+        errors.append(invalid_value("nodeAffinity", affinity, why))
     return errors
+
+
+def _with_new_labels(was: Any, new: Any, key: str = "") -> Any:
+    """`was`, with each deprecated label named as `new` names it now, where that is its successor."""
+    if isinstance(was, dict) and isinstance(new, dict):
+        return {k: _with_new_labels(v, new.get(k), k) for k, v in was.items()}
+    if isinstance(was, list) and isinstance(new, list) and len(was) == len(new):
+        return [_with_new_labels(w, n) for w, n in zip(was, new, strict=True)]
+    return new if key == "key" and SUCCESSORS.get(was, "") == new else was
 
 
 def validate_claim_spec(spec: Obj, path: str) -> list[FieldError]:

@@ -19,6 +19,8 @@ SYSTEM_CRITICAL = {"system-node-critical": 2_000_001_000, "system-cluster-critic
 class PriorityClassStrategy(Strategy):
     namespaced = False
     has_status = False
+    generation = False
+    """it is 1 and stays so"""
     columns = [
         cells.NAME,
         Column("Value", lambda o: o.get("value") or 0, "integer"),
@@ -31,6 +33,9 @@ class PriorityClassStrategy(Strategy):
         if obj.get("preemptionPolicy") is None:
             obj["preemptionPolicy"] = "PreemptLowerPriority"
         obj.setdefault("value", 0)
+
+    def prepare_for_create(self, ctx: Context, obj: Obj) -> None:
+        obj["metadata"]["generation"] = 1
 
     def validate(self, ctx: Context, obj: Obj) -> list[FieldError]:
         name, value = obj["metadata"].get("name") or "", obj.get("value") or 0
