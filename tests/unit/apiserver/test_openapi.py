@@ -11,7 +11,7 @@ import orjson
 from berg.apiserver.http.message import Request
 from berg.apiserver.openapi import documents, gnostic
 from berg.apiserver.openapi.publish import OpenAPI
-from berg.apiserver.openapi.schemas import references, written
+from berg.apiserver.openapi.schemas import in_v2, references, written
 from berg.machinery import bundle
 from berg.machinery.resources import Resource, Subresource
 from berg.machinery.status import Obj
@@ -64,6 +64,11 @@ def test_v2_has_references_with_neighbours_and_no_defaults() -> None:
     assert v2["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"]["type"] == "string"
     text = orjson.dumps(v2)
     assert b"components/schemas" not in text and b'"oneOf"' not in text
+
+
+def test_values_are_not_taken_for_schemas() -> None:
+    odd = {"type": "object", "enum": [{"properties": 1, "default": 2}], "items": {"type": "string", "default": "x"}}
+    assert in_v2(odd) == {"type": "object", "enum": [{"properties": 1, "default": 2}], "items": {"type": "string"}}
 
 
 def test_kinds_of_every_group_are_told_for_the_group_of_the_document() -> None:

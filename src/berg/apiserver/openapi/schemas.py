@@ -166,16 +166,14 @@ def _described(shown: Obj, texts: dict[str, str]) -> Obj:
     return {"description": texts[""], **described} if texts.get("") else described
 
 
-def in_v2(shown: Any) -> Any:
+def in_v2(shown: Obj) -> Obj:
     """A v3 schema as v2 has it: references with neighbours, no defaults, no `oneOf`."""
-    if isinstance(shown, list):
-        return [in_v2(one) for one in shown]
-    if not isinstance(shown, dict):
-        return shown
     found: Obj = {}
     for key, value in shown.items():
         if key == "properties":
             found[key] = {name: in_v2(one) for name, one in value.items()}
+        elif key in ("items", "additionalProperties") and isinstance(value, dict):
+            found[key] = in_v2(value)
         elif key == "allOf":
             found.update(in_v2(value[0]))
         elif key == "$ref":
@@ -183,7 +181,7 @@ def in_v2(shown: Any) -> Any:
         elif key == "oneOf":
             found.setdefault("type", "string")
         elif key != "default":
-            found[key] = in_v2(value)
+            found[key] = value
     return found
 
 
