@@ -23,6 +23,7 @@ _GROUPS = {"AllAlpha": "ALPHA", "AllBeta": "BETA"}
 HEEDED = frozenset(
     {
         "APIServerIdentity",
+        "AllowUnsafeMalformedObjectDeletion",
         "CBORServingAndStorage",
         "ClusterTrustBundle",
         "ConstrainedImpersonation",

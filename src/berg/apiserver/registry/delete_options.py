@@ -12,13 +12,16 @@ from berg.apiserver.requestinfo import is_true
 from berg.machinery import schema, status
 from berg.machinery.status import FieldError, Obj
 
+_UNREADABLE = "ignoreStoreReadErrorWithClusterBreakingPotential"
 _POLICIES = ("Foreground", "Background", "Orphan")
 _SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
 
 
-def delete_options(request: Request) -> Obj:
-    """Raises ApiError."""
+def delete_options(request: Request, *, unreadable: bool = False) -> Obj:
+    """`unreadable`: what cannot be read may be deleted. Raises ApiError."""
     options = _of_body(request) if request.body else _of_query(request) if request.raw_query else {}
+    if not unreadable:
+        options.pop(_UNREADABLE, None)
     validate(options)
     return {**options, "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
 
@@ -54,6 +57,8 @@ def _of_query(request: Request) -> Obj:
         options["orphanDependents"] = is_true(query["orphanDependents"])
     if "dryRun" in query:
         options["dryRun"] = query["dryRun"]
+    if _UNREADABLE in query:
+        options[_UNREADABLE] = is_true(query[_UNREADABLE])
     return options
 
 
@@ -67,5 +72,9 @@ def validate(options: Obj) -> None:
     if policy is not None and policy not in _POLICIES:
         errors.append(status.not_supported("propagationPolicy", policy, [*_POLICIES, "nil"]))
     errors += invalid_dry_run(options.get("dryRun") or [])
+    if options.get(_UNREADABLE):
+        for key in ("dryRun", "propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions"):
+            if options.get(key) not in (None, []):
+                errors.append(status.invalid_value(_UNREADABLE, True, f"cannot be set together with .{key}"))
     if errors:
         raise status.invalid("meta.k8s.io", "DeleteOptions", "", errors)

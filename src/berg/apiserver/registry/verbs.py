@@ -13,7 +13,7 @@ import orjson
 from berg.apiserver.http.message import Request, Response
 from berg.apiserver.kinds import cells
 from berg.apiserver.registry import create as creating
-from berg.apiserver.registry import decoding, fieldmanager, listing, negotiation, patching, table, watching
+from berg.apiserver.registry import decoding, fieldmanager, listing, negotiation, patching, table, unreadable, watching
 from berg.apiserver.registry import delete as deleting
 from berg.apiserver.registry import update as updating
 from berg.apiserver.registry.call import Call
@@ -25,10 +25,12 @@ from berg.apiserver.registry.selection import Selection
 from berg.apiserver.registry.strategy import Context
 from berg.apiserver.registry.views import WHOLE, View
 from berg.apiserver.requestinfo import RequestInfo
+from berg.machinery import status
 from berg.machinery.fields import FieldRequirement, FieldSelector
 from berg.machinery.resources import Resource
 from berg.machinery.status import Obj
 from berg.storage.cacher import CacheEntry, TooLargeResourceVersion
+from berg.storage.transform import TransformError
 
 
 def make_call(
@@ -106,11 +108,14 @@ async def list_(request: Request, registry: Registry, resource: Resource) -> Res
     accepted = negotiation.negotiate(request, LIST_SHAPES, registry.media_types)
     await registry.open()
     selection = Selection(registry, resource, namespace, options)
-    page = await listing.read(registry, selection, options)
-    if not accepted.shape:
-        body = await listing.body(registry, resource, page)
-        return await negotiation.respond_list(request, body, accepted)
-    objs = await _objects(registry, resource, page.listing.entries)
+    try:
+        page = await listing.read(registry, selection, options)
+        if not accepted.shape:
+            body = await listing.body(registry, resource, page)
+            return await negotiation.respond_list(request, body, accepted)
+        objs = await _objects(registry, resource, page.listing.entries)
+    except TransformError:
+        raise await unreadable.listed(registry, namespace) from None
     if accepted.shape == "Table":
         cells.use_clock(registry.services.clock)
         include = table.included(request)
@@ -220,9 +225,14 @@ async def patch(request: Request, registry: Registry, resource: Resource, view: 
 
 async def delete(request: Request, registry: Registry, resource: Resource) -> Response:
     accepted = negotiation.negotiate(request, OBJECT_SHAPES, registry.media_types)
-    options = delete_options(request)
+    options = delete_options(request, unreadable=registry.services.features.enabled(unreadable.GATE))
     write = WriteOptions(dry_run=bool(options.get("dryRun")))
     call = make_call(request, registry, resource, write, options)
+    if options.get(unreadable.OPTION):
+        told = {"apiserver.k8s.io/unsafe-delete-ignore-read-error": ""}
+        request.attributes.setdefault("audit_annotations", {}).update(told)
+        accepted = Accepted(accepted.media_type, pretty=accepted.pretty)
+        return negotiation.respond(request, await unreadable.delete(call), accepted)
     deleted = await deleting.delete(call, options)
     if deleted.gone and not registry.returns_deleted:
         accepted = Accepted(accepted.media_type, pretty=accepted.pretty)
@@ -237,7 +247,11 @@ async def delete_collection(request: Request, registry: Registry, resource: Reso
     accepted = negotiation.negotiate(request, LIST_SHAPES, registry.media_types)
     info: RequestInfo = request.info
     selecting = list_options(request, may_watch=False)
-    options = delete_options(request)
+    options = delete_options(request, unreadable=registry.services.features.enabled(unreadable.GATE))
+    if options.get(unreadable.OPTION):
+        why = "is not allowed with DELETECOLLECTION, try again after removing the option"
+        error = status.invalid_value(unreadable.OPTION, True, why)
+        raise status.invalid("meta.k8s.io", "DeleteOptions", "", [error])
     await registry.open()
     namespace = info.namespace if registry.storage.namespaced else ""
     page = await listing.read(registry, Selection(registry, resource, namespace, selecting), selecting)
