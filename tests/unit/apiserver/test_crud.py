@@ -251,3 +251,16 @@ async def test_a_reference_without_a_name_is_known_by_none(served: Served) -> No
     assert (code, changed["spec"]["template"]["spec"]["imagePullSecrets"]) == (200, [{"name": "a"}])
     code, refused = await apply([{}, {}])
     assert (code, refused["message"].rpartition(": ")[2]) == (500, 'duplicate entries for key [name=""]')
+
+
+async def test_a_conflict_of_uids_names_the_key_in_the_store(served: Served) -> None:
+    await served.create(MAPS, {"metadata": {"name": "a"}})
+    code, refused = await served.ask("PUT", f"{MAPS}/a", {"metadata": {"name": "a", "uid": "x"}})
+    assert code == 409 and "Key: /configmaps/default/a, ResourceVersion: 0" in refused["message"]
+
+
+async def test_owners_that_stand_twice_are_told_each_time(served: Served) -> None:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}
+    body = {"metadata": {"name": "a", "ownerReferences": [owner, dict(owner), dict(owner)]}}
+    made = await served.create(MAPS, body)
+    assert made["metadata"]["ownerReferences"] == [owner]

@@ -123,6 +123,8 @@ def validate_update(registry: Registry, obj: Obj, old: Obj, subresource: str = "
         errors = validate(registry, obj)
     else:
         errors = _validate_maps(meta) + _validate_finalizers(finalizers)
+        base = meta.get("generateName") or ""
+        errors += [status.invalid_value("metadata.generateName", base, m) for m in names.path_segment(base)]
     errors += _changes(obj, old)
     standard = _standard_finalizers(registry, finalizers) if as_new or as_changed else []
     if not errors and not standard and not (as_new and meta.get("generateName")):

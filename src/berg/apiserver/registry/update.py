@@ -22,6 +22,7 @@ from berg.apiserver.registry import create as creating
 from berg.apiserver.registry import decoding, fieldmanager, objectmeta
 from berg.apiserver.registry.call import Call
 from berg.apiserver.registry.entries import Unstored
+from berg.apiserver.registry.registry import Registry
 from berg.apiserver.registry.views import WHOLE, View
 from berg.machinery import status, turns
 from berg.machinery.quoting import quote
@@ -63,7 +64,7 @@ async def update(
             await _may_create(call)
             obj = await transform(None)
             if obj["metadata"].get("uid"):
-                raise registry.conflict(call.name, _uid_mismatch(key, obj["metadata"]["uid"], ""))
+                raise registry.conflict(call.name, _uid_mismatch(registry, key, obj["metadata"]["uid"], ""))
             obj["metadata"].pop("resourceVersion", None)
             return Updated(await creating.create(call, obj, tracked=tracked), created=True)
         try:
@@ -117,7 +118,7 @@ async def _update_once(
         obj = await transform(orjson.loads(entry.raw))
     meta, old_meta = obj.setdefault("metadata", {}), old["metadata"]
     if (uid := meta.get("uid")) and uid != old_meta.get("uid"):
-        raise registry.conflict(call.name, _uid_mismatch(key, uid, old_meta.get("uid", "")))
+        raise registry.conflict(call.name, _uid_mismatch(registry, key, uid, old_meta.get("uid", "")))
     creating.dedup_owners(call, obj)
     if tracked:
         await fieldmanager.on_update(call, obj, old)
@@ -175,9 +176,10 @@ def _check_version(call: Call, meta: Obj, old_meta: Obj) -> None:
         raise registry.conflict(call.name)
 
 
-def _uid_mismatch(key: str, wanted: str, found: str) -> str:
+def _uid_mismatch(registry: Registry, key: str, wanted: str, found: str) -> str:
+    path = registry.prefix.removeprefix(registry.services.config.etcd_prefix) + key
     return (
-        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
+        f"StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
         f"failed: UID in precondition: {wanted}, UID in object meta: {found}"
     )
 

@@ -5,11 +5,11 @@ Source: kubernetes pkg/registry/apps/controllerrevision, pkg/apis/apps/validatio
 
 from __future__ import annotations
 
-from berg.apiserver.kinds import cells
+from berg.apiserver.kinds import cells, checks
 from berg.apiserver.kinds.immutable import immutable
 from berg.apiserver.registry.strategy import Column, Context, Strategy, strategy_for
 from berg.machinery.meta import owner_controller
-from berg.machinery.status import FieldError, Obj, invalid_value, required
+from berg.machinery.status import FieldError, Obj, required
 
 
 def _controller(obj: Obj) -> str:
@@ -39,10 +39,7 @@ class ControllerRevisionStrategy(Strategy):
             errors.append(required("data", "data is mandatory"))
         elif not isinstance(obj["data"], dict):
             errors.append(required("data", "data must be a valid JSON object"))
-        revision = obj.get("revision") or 0
-        if revision < 0:
-            errors.append(invalid_value("revision", revision, "must be greater than or equal to 0"))
-        return errors
+        return errors + checks.not_negative("revision", obj.get("revision"))
 
     def validate_update(self, ctx: Context, obj: Obj, old: Obj) -> list[FieldError]:
-        return immutable(obj, old, "data") + self.validate(ctx, obj)
+        return checks.not_negative("revision", obj.get("revision")) + immutable(obj, old, "data")

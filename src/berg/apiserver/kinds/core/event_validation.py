@@ -21,6 +21,7 @@ _KEPT = (
     "firstTimestamp",
     "lastTimestamp",
     "count",
+    "reason",  # twice, as upstream
     "type",
     "eventTime",
     "action",

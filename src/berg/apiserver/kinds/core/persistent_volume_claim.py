@@ -93,7 +93,7 @@ def _data_source(spec: Obj, before: Obj | None, crossing: bool) -> None:
     """`dataSource` and `dataSourceRef` say the same unless the latter names another namespace. Sources that only
     the latter can name are silently dropped from the former, as ever."""
     source, ref = spec.get("dataSource"), spec.get("dataSourceRef")
-    crossed = ((before or {}).get("dataSourceRef") or {}).get("namespace")
+    crossed = (before or {}).get("dataSourceRef") is not None
     if ref and ref.get("namespace") and not crossing and not crossed:
         ref = spec.pop("dataSourceRef") and None  # claims that reach into other namespaces wait for their feature gate
     in_use = bool(before and (before.get("dataSource") or before.get("dataSourceRef")))

@@ -174,15 +174,15 @@ def validate_persistent_volume_update(obj: Obj, old: Obj) -> list[FieldError]:
         errors.append(forbidden_field("spec.persistentvolumesource", why))
     if spec.get("volumeMode") != before.get("volumeMode"):
         errors.append(invalid_value("volumeMode", spec.get("volumeMode"), MESSAGE))
-    if before.get("volumeAttributesClassName") is not None and spec.get("volumeAttributesClassName") is None:
-        why = "update from non-nil value to nil is forbidden"
-        errors.append(forbidden_field("spec.volumeAttributesClassName", why))
     affinity = spec.get("nodeAffinity")
     if (was := before.get("nodeAffinity")) and not same_field(
         type_named(VOLUME_SPEC).fields["nodeAffinity"], affinity, _with_new_labels(was, affinity)
     ):
         why = "field is immutable, except for updating from beta label to GA"
         errors.append(invalid_value("nodeAffinity", affinity, why))
+    if before.get("volumeAttributesClassName") is not None and spec.get("volumeAttributesClassName") is None:
+        why = "update from non-nil value to nil is forbidden"
+        errors.append(forbidden_field("spec.volumeAttributesClassName", why))
     return errors
 
 
