@@ -37,15 +37,18 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("NamespaceAutoProvision", "namespace_lifecycle", False),
     Entry("NamespaceLifecycle", "namespace_lifecycle"),
     Entry("NamespaceExists", "namespace_lifecycle", False),
+    Entry("LimitPodHardAntiAffinityTopology", "anti_affinity", False),
     Entry("LimitRanger", "limit_ranger", until="limitranges"),
     Entry("ServiceAccount", "service_account"),
     Entry("NodeRestriction", "node_restriction"),  # Differs from upstream: on, as kubeadm switches it on everywhere
     Entry("TaintNodesByCondition", "taint_nodes_by_condition"),
     Entry("AlwaysPullImages", "always_pull_images", False),
+    Entry("ImagePolicyWebhook", "image_policy", False),
     Entry("PodSecurity", "pod_security.plugin"),
     Entry("PodNodeSelector", "pod_node_selector", False),
     Entry("Priority", "priority"),
     Entry("DefaultTolerationSeconds", "tolerations"),
+    Entry("PodTolerationRestriction", "toleration_restriction", False),
     Entry("EventRateLimit", "event_rate_limit", False),
     Entry("ExtendedResourceToleration", "tolerations", False),
     Entry("DefaultStorageClass", "storage"),
@@ -78,6 +81,10 @@ class UnknownPlugin(ValueError):
     """A flag names a plugin that there is not."""
 
 
+class UnfitPlugin(ValueError):
+    """A plugin cannot begin as it is configured."""
+
+
 class AdmissionChain:
     def __init__(
         self,
@@ -86,7 +93,7 @@ class AdmissionChain:
         disable: Iterable[str] = (),
         config: Mapping[str, Obj] | None = None,
     ) -> None:
-        """`config`: plugin name → its configuration. Raises UnknownPlugin."""
+        """`config`: plugin name → its configuration. Raises UnknownPlugin, UnfitPlugin."""
         wanted, unwanted = set(enable), set(disable)
         if unknown := sorted((wanted | unwanted) - {e.name for e in PLUGINS}):
             raise UnknownPlugin(f"unknown admission plugins: {', '.join(unknown)}")
@@ -106,7 +113,11 @@ class AdmissionChain:
 
     def _load(self, entry: Entry) -> None:
         make: type[Plugin] = getattr(import_module(f"berg.apiserver.admission.{entry.room}"), entry.name)
-        self.plugins.append(make(self._api, self._config.get(entry.name)))
+        try:
+            plugin = make(self._api, self._config.get(entry.name))
+        except (OSError, ValueError) as e:
+            raise UnfitPlugin(f'couldn\'t init admission plugin "{entry.name}": {e}') from None
+        self.plugins.append(plugin)
         self.plugins.sort(key=lambda plugin: _ORDER[plugin.name])
         self._mutating.clear()
         self._validating.clear()

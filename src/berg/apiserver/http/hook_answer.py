@@ -9,21 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from berg.apiserver.http.hooks import HookError
+from berg.apiserver.http.remote import TOLD
 from berg.machinery.codec import json
 from berg.machinery.quoting import quote
 
 _LONGEST_SHOWN = 2048
-_SAID = {
-    400: "the server rejected our request for an unknown reason",
-    401: "the server has asked for the client to provide credentials",
-    404: "the server could not find the requested resource",
-    405: "the server does not allow this method on the requested resource",
-    409: "the server reported a conflict",
-    422: "the server rejected our request due to an error in our request",
-    429: "the server has received too many requests and has asked us to try again later",
-    503: "the server is currently unable to handle the request",
-    504: "the server was unable to return a response in the time allotted, but may still be processing the request",
-}
 _NOT_AN_OBJECT = (
     'Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; '
     'Kind string "json:\\"kind,omitempty\\"" }'
@@ -71,8 +61,8 @@ def _refusal(code: int, media: str, body: bytes) -> HookError:
         pass
     is_text = not media or media.startswith("text/")
     said = body[:_LONGEST_SHOWN].decode("utf-8", "replace").strip() if is_text else "unknown"
-    if code in _SAID:
-        return HookError(_SAID[code], code=code)
+    if code in TOLD:
+        return HookError(TOLD[code], code=code)
     if code in (403, 415) or (code == 406 and said not in ("", "unknown")):
         return HookError(said, code=code)
     if code == 406:

@@ -24,7 +24,7 @@ from berg.machinery.codec import yaml as yaml_codec
 from berg.machinery.status import Obj
 
 MAX_ANSWER_BYTES = 10 << 20
-_TOLD = {
+TOLD = {
     400: "the server rejected our request for an unknown reason",
     401: "the server has asked for the client to provide credentials",
     404: "the server could not find the requested resource",
@@ -150,8 +150,8 @@ def _refusal(code: int, body: bytes) -> str:
     text = body[:2048].decode("utf-8", "replace").strip() or "unknown"
     if code in (403, 406, 415):
         return text
-    if code in _TOLD:
-        return _TOLD[code]
+    if code in TOLD:
+        return TOLD[code]
     if code >= 500:
         return f'an error on the server ("{text}") has prevented the request from succeeding'
     return f"the server responded with the status code {code} but did not return more information"

@@ -126,17 +126,19 @@ def environment(
     mutating: bool = False,
     object_type: Type = DYN,
     params_type: Type = DYN,
+    authorizer: bool = True,
 ) -> Environment:
-    """`named`: types of the policy's variables; None where there may be none."""
+    """`named`: types of the policy's variables; None where there may be none. `authorizer`: it may be asked."""
     prefix = "kubernetes.authorization."
     variables: dict[str, Type] = {
         "object": object_type,
         "oldObject": object_type,
         "request": _request(),
         "namespaceObject": _namespace(),
-        "authorizer": read(f"{prefix}Authorizer"),
-        "authorizer.requestResource": read(f"{prefix}ResourceCheck"),
     }
+    if authorizer:
+        variables["authorizer"] = read(f"{prefix}Authorizer")
+        variables["authorizer.requestResource"] = read(f"{prefix}ResourceCheck")
     if params:
         variables["params"] = params_type
     if named is not None:
@@ -162,8 +164,9 @@ class Compiler:
         self._object_type, self._params_type = object_type, params_type
         self._named: dict[str, Type] | None = {} if composed else None
 
-    def _environment(self, mutating: bool) -> Environment:
+    def _environment(self, mutating: bool, authorizer: bool) -> Environment:
         return environment(
+            authorizer=authorizer,
             params=self._params,
             named=self._named,
             mutating=mutating,
@@ -171,10 +174,12 @@ class Compiler:
             params_type=self._params_type,
         )
 
-    def compile(self, text: str, wanted: Sequence[Type] = (), *, mutating: bool = False) -> Expression:
+    def compile(
+        self, text: str, wanted: Sequence[Type] = (), *, mutating: bool = False, authorizer: bool = True
+    ) -> Expression:
         """`wanted`: the types it may evaluate to; none: any. Raises CompileError, whose text says all."""
         try:
-            compiled = self.checked(text, mutating=mutating)
+            compiled = self.checked(text, mutating=mutating, authorizer=authorizer)
         except CompileError as e:
             raise CompileError(f"{e.stage}: {e}") from None
         if wanted and compiled.result not in wanted:
@@ -183,9 +188,9 @@ class Compiler:
             raise CompileError(f"must evaluate to {among} but got {compiled.result}")
         return compiled
 
-    def checked(self, text: str, *, mutating: bool = False) -> Expression:
+    def checked(self, text: str, *, mutating: bool = False, authorizer: bool = True) -> Expression:
         """Raises CompileError, whose text is cel-go's alone."""
-        return self._environment(mutating).compile(text)
+        return self._environment(mutating, authorizer).compile(text)
 
     def variable(self, name: str, text: str) -> Expression:
         """Raises CompileError."""

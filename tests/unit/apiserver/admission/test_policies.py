@@ -233,3 +233,11 @@ async def test_a_policy_that_costs_too_much_denies():
     a.obj["metadata"]["annotations"] = {"big": "x" * 100_000}
     error = await refused(chain(policy(validations=[{"expression": text}]), binding()), a)
     assert error.message.endswith("resulted in error: operation cancelled: actual cost limit exceeded")
+
+
+def test_messages_ask_nobody():
+    from berg.apiserver.kinds.admissionregistration.expressions import compiler, expression
+
+    using, text = compiler(params=False), "string(authorizer.path('/x').check('get').allowed())"
+    assert "undeclared reference to 'authorizer'" in str(expression(using, text, "at", "", wanted="text")[0])
+    assert expression(using, text, "at", "", wanted="text_or_null") == []

@@ -42,8 +42,6 @@ class Denial:
     message: str
     reason: str = ""
     index: int = 0
-    fault: str | None = None
-    """what metrics are told: it could not be evaluated"""
 
     def text(self) -> str:
         name = self.policy["metadata"]["name"]
@@ -68,7 +66,7 @@ class _Judgement:
         if fails_open(invocation.policy):
             self.passed.append(str(e))
         else:
-            denial = Denial(invocation.policy, invocation.binding, str(e), "", index, str(e))
+            denial = Denial(invocation.policy, invocation.binding, str(e), "", index)
             self.denials.append(denial)
 
 
@@ -102,7 +100,7 @@ class ValidatingAdmissionPolicy(Plugin):
             for denial in judgement.denials:
                 denied += self._act(a, found, denial, seconds)
             for denial in judgement.unfit:
-                self._note(found, denial.fault, seconds, "deny")
+                self._note(found, denial.message, seconds, "deny")
                 denied.append(denial)
             own = notes.setdefault(found.policy["metadata"]["name"], {})
             for key, value in judgement.annotations:
@@ -127,16 +125,16 @@ class ValidatingAdmissionPolicy(Plugin):
         ask = authorizer.asking(self.api, a)
         return await turns.taken(lambda: _judged(invocation, base, ask))
 
-    def _note(self, invocation: Invocation, fault: str | None, seconds: float, action: str) -> None:
+    def _note(self, invocation: Invocation, message: str, seconds: float, action: str) -> None:
         policy, binding = invocation.policy["metadata"]["name"], invocation.binding["metadata"]["name"]
-        self._checks.note(policy, binding, fault, seconds, action)
+        self._checks.note(policy, binding, message, seconds, action)
 
     def _act(self, a: Attributes, invocation: Invocation, denial: Denial, seconds: float) -> Iterator[Denial]:
         """What the binding wants done about it."""
         binding = invocation.binding["spec"]
         policy, bound = invocation.policy["metadata"]["name"], invocation.binding["metadata"]["name"]
         for action in binding.get("validationActions") or ():
-            self._note(invocation, denial.fault, seconds, action.lower())
+            self._note(invocation, denial.message, seconds, action.lower())
             match action:
                 case "Deny":
                     yield denial
@@ -198,7 +196,7 @@ def _annotate(invocation: Invocation, scope: Scope, judgement: _Judgement) -> No
             value = scope.evaluate(annotation["valueExpression"])
         except Fault as e:
             if not fails_open(policy):
-                judgement.unfit.append(Denial(policy, invocation.binding, str(e), fault=str(e)))
+                judgement.unfit.append(Denial(policy, invocation.binding, str(e)))
             continue
         if isinstance(value, str) and value.strip():
             shown = value.strip().encode()[:_LONGEST_ANNOTATION].decode(errors="ignore")

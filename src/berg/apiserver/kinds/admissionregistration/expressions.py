@@ -43,7 +43,8 @@ def expression(
         if variable:
             using.variable(variable, text)
         else:
-            using.compile(text, results.get(wanted, ()), mutating=wanted in ("object", "patch"))
+            mutating, message = wanted in ("object", "patch"), wanted == "text"  # messages ask nobody
+            using.compile(text, results.get(wanted, ()), mutating=mutating, authorizer=not message)
     except CompileError as e:
         return [invalid_value(path, text, str(e))]
     return []
