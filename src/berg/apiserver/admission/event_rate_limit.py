@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from berg.apiserver.admission.interface import CREATE, UPDATE, Api, Attributes, Plugin
-from berg.machinery.status import Obj, too_many_requests
+from berg.machinery.status import ApiError, Obj
 
 DEFAULT_CACHE = 4096
 
@@ -40,7 +40,8 @@ class EventRateLimit(Plugin):
     async def validate(self, a: Attributes) -> None:
         late = [limit.get("type") for i, limit in enumerate(self._limits) if not self._take(i, limit, a)]
         if late:
-            raise too_many_requests(f"limit reached on type {late[0]} for key {self._key(str(late[0]), a)}")
+            why = f"limit reached on type {late[0]} for key {self._key(str(late[0]), a)}"
+            raise ApiError(429, "TooManyRequests", f"Too many requests: {why}")
 
     def _key(self, kind: str, a: Attributes) -> str:
         match kind:

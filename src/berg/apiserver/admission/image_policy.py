@@ -82,7 +82,7 @@ class ImagePolicyWebhook(Plugin):
             return kept[0]
         body = {"apiVersion": "imagepolicy.k8s.io/v1alpha1", "kind": "ImageReview", "metadata": {}, "spec": spec}
         try:
-            answer = await self._remote.post_patiently(body, clock, self._backoff)
+            answer = await self._remote.post_patiently({**body, "status": {"allowed": False}}, clock, self._backoff)
         except RemoteError as e:
             if not self._open:
                 raise forbidden(a, str(e)) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from berg.apiserver.admission.interface import CREATE, Attributes, Plugin
 from berg.apiserver.admission.refusal import forbidden
 from berg.machinery.resources import resource
-from berg.machinery.status import Obj
+from berg.machinery.status import ApiError, Obj
 
 ANNOTATION = "scheduler.alpha.kubernetes.io/node-selector"
 DEFAULT = "clusterDefaultNodeSelector"
@@ -39,7 +39,7 @@ class PodNodeSelector(Plugin):
         try:
             return parse(annotations.get(ANNOTATION) or config.get(DEFAULT) or "")
         except ValueError as e:
-            raise forbidden(a, str(e)) from None
+            raise ApiError(500, "", str(e)) from None
 
     async def admit(self, a: Attributes) -> None:
         if a.obj is None:
@@ -49,6 +49,7 @@ class PodNodeSelector(Plugin):
             raise forbidden(a, "pod node label selector conflicts with its namespace node label selector")
         if wanted:
             a.obj["spec"]["nodeSelector"] = {**wanted, **given}
+        await self.validate(a)
 
     async def validate(self, a: Attributes) -> None:
         if a.obj is None:

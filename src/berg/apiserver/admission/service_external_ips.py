@@ -19,4 +19,4 @@ class DenyServiceExternalIPs(Plugin):
         new = set(((a.obj or {}).get("spec") or {}).get("externalIPs") or ())
         old = set(((a.old or {}).get("spec") or {}).get("externalIPs") or ())
         if new - old:
-            raise forbidden(a, "Use of external IPs is denied by admission control.")
+            raise forbidden(a, "Use of external IPs is denied by admission control")

@@ -55,7 +55,7 @@ class ExtendedResourceToleration(Plugin):
             wanted.update(r for r in (c.get("resources") or {}).get("requests") or () if is_extended(r))
         tolerations = list(spec.get("tolerations") or ())
         for name in sorted(wanted):
-            toleration = {"key": name, "operator": "Exists"}
+            toleration = {"key": name, "operator": "Exists", "effect": "NoSchedule"}
             if toleration not in tolerations:
                 tolerations.append(toleration)
         if tolerations:

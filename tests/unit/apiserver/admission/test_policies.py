@@ -241,3 +241,35 @@ def test_messages_ask_nobody():
     using, text = compiler(params=False), "string(authorizer.path('/x').check('get').allowed())"
     assert "undeclared reference to 'authorizer'" in str(expression(using, text, "at", "", wanted="text")[0])
     assert expression(using, text, "at", "", wanted="text_or_null") == []
+
+
+async def test_a_mutating_policy_that_lacks_its_parameter():
+    kind = "mutatingadmissionpolicybindings"
+    mutation = {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{}"}}
+    paramed = policy(
+        "mutatingadmissionpolicies", mutations=[mutation], paramKind={"apiVersion": "v1", "kind": "ConfigMap"}
+    )
+    bound = binding(kind, paramRef={"name": "x", "parameterNotFoundAction": "Deny"})
+    with pytest.raises(ApiError) as caught:
+        await chain(paramed, bound).run_mutating(attributes("pods", pod()))
+    assert (caught.value.code, caught.value.reason) == (403, "Forbidden")
+    assert "failed to configure binding: no params found" in caught.value.message
+
+
+async def test_what_may_run_again_does_so_whatever_it_changed():
+    counting = '[JSONPatch{op: "add", path: "/metadata/labels", value: {"n": string(size(object.metadata.name))}}]'
+    mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": counting}}
+    plugins = chain(*mutating(mutation, reinvocationPolicy="IfNeeded"))
+    await plugins.run_mutating(attributes("pods", pod()))
+    checks = plugins.plugins[0]._checks._total
+    assert checks.values["p", "b", "no_error"] == 2
+
+
+async def test_spent_budgets_take_the_place_of_what_was_said_before():
+    costly = [
+        {"expression": f"[1,2,3].all(a, {'[1,2,3,4,5,6,7,8,9].all(b, ' * 6}true{')' * 6}) && {i} >= 0"}
+        for i in range(40)
+    ]
+    validations = [{"expression": "false", "message": "first"}, *costly]
+    error = await refused(chain(policy(validations=validations), binding()), attributes("pods", pod()))
+    assert error.message.endswith("running out of cost budget, no further validation rules will be run")

@@ -105,7 +105,7 @@ async def test_tolerations():
     ]
     containers = [{"name": "c", "image": "i", "resources": {"requests": {"example.com/gpu": "1"}}}]
     obj = await run(only("ExtendedResourceToleration"), attributes("pods", pod(containers=containers)))
-    assert obj["spec"]["tolerations"] == [{"key": "example.com/gpu", "operator": "Exists"}]
+    assert obj["spec"]["tolerations"] == [{"key": "example.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 
 
 async def test_always_pull_images():
@@ -135,7 +135,7 @@ async def test_pod_node_selector():
 async def test_external_ips():
     service = {"metadata": {"name": "s", "namespace": "ns"}, "spec": {"externalIPs": ["1.2.3.4"]}}
     message = await refused(only("DenyServiceExternalIPs"), attributes("services", service))
-    assert message == 'services "s" is forbidden: Use of external IPs is denied by admission control.'
+    assert message == 'services "s" is forbidden: Use of external IPs is denied by admission control'
 
 
 async def test_certificates_of_system_masters():
@@ -162,6 +162,7 @@ async def test_event_rate_limit():
     with pytest.raises(ApiError) as caught:
         await run(chain, attributes("events", {"metadata": {"name": "e", "namespace": "ns"}}))
     assert caught.value.code == 429
+    assert caught.value.message == "Too many requests: limit reached on type Namespace for key ns"
     await chain.plugins[0].api.clock.advance(1)
     await run(chain, attributes("events", {"metadata": {"name": "e", "namespace": "ns"}}))
 
@@ -175,6 +176,34 @@ async def test_blocking_owners_must_be_within_reach():
     assert (
         "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on" in message
     )
+
+
+async def test_owners_that_nobody_knows():
+    owner = {"apiVersion": "nope/v1", "kind": "Nope", "name": "d", "uid": "u", "blockOwnerDeletion": True}
+    obj = pod()
+    obj["metadata"]["ownerReferences"] = [owner]
+    plugins = only("OwnerReferencesPermissionEnforcement")
+    message = await refused(plugins, attributes("pods", obj, user=User("eve")))
+    assert message.endswith(
+        "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion nope/v1 Kind Nope: "
+        'no matches for kind "Nope" in version "nope/v1"'
+    )
+    plugins.plugins[0].api.allowed.add(("eve", "update", ""))  # the finalizers of anything
+    await run(plugins, attributes("pods", obj, user=User("eve")))
+
+
+async def test_node_selectors_that_are_none():
+    annotations = {"scheduler.alpha.kubernetes.io/node-selector": "a"}
+    where = ("namespaces", {"metadata": {"name": "ns", "annotations": annotations}})
+    assert await refused(only("PodNodeSelector", where), attributes("pods", pod())) == "invalid selector: [a]"
+
+
+async def test_scopes_that_a_quota_has_to_cover():
+    scope = {"scopeName": "PriorityClass", "operator": "In", "values": ["high", "higher"]}
+    config = {"limitedResources": [{"resource": "pods", "matchScopes": [scope]}]}
+    a = attributes("pods", pod(priorityClassName="high"))
+    message = await refused(only("ResourceQuota", config=config), a)
+    assert message == "insufficient quota to match these scopes: [{PriorityClass In [high higher]}]"
 
 
 async def test_deletion_is_no_business_of_most():

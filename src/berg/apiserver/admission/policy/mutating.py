@@ -48,11 +48,13 @@ class MutatingAdmissionPolicy(Plugin):
         if rounds.second and a.obj is not None and a.obj != rounds.left.get(self.name, a.obj):
             rounds.changed(self.name)
         faults: list[str] = []
+        reason = "Invalid"
         seen = Sight(self.api, a)
         for one in found:
             if isinstance(one, Misconfigured):
                 if not fails_open(one.policy):
                     faults.append(_told(one.policy["metadata"]["name"], one.binding, one.why))
+                    reason = reason if len(faults) > 1 else "Forbidden"
                 continue
             faults += await self._invoke(a, one, seen, rounds)
         if rounds.dirty:  # upstream looks no closer
@@ -61,7 +63,7 @@ class MutatingAdmissionPolicy(Plugin):
         if a.obj is not None:
             rounds.left[self.name] = orjson.loads(orjson.dumps(a.obj))
         if faults:
-            raise _refusal(a, faults)
+            raise _refusal(a, faults, reason)
 
     async def _invoke(self, a: Attributes, invocation: Invocation, seen: Sight, rounds: Rounds) -> list[str]:
         policy = invocation.policy
@@ -88,6 +90,9 @@ class MutatingAdmissionPolicy(Plugin):
                 fault = str(e)
                 if not open_:
                     faults.append(_told(name, invocation.binding, fault))
+            except ApiError as e:
+                self._checks.note(name, invocation.binding["metadata"]["name"], e.message, perf_counter() - started)
+                raise
             self._checks.note(name, invocation.binding["metadata"]["name"], fault, perf_counter() - started)
         if before != a.obj:
             rounds.changed(self.name)
@@ -123,9 +128,10 @@ def _told(policy: str, binding: dict[str, object] | None, why: str) -> str:
     return f"policy '{policy}' with binding '{meta['name']}' denied request: {why}"
 
 
-def _refusal(a: Attributes, faults: list[str]) -> ApiError:
+def _refusal(a: Attributes, faults: list[str], reason: str) -> ApiError:
+    """`reason`: of the first fault."""
     error = forbidden(a, "")
     error.message = faults[0]
-    error.reason = "Invalid"
+    error.reason = reason
     error.details = {**(error.details or {}), "causes": [{"message": f} for f in faults]}
     return error

@@ -143,7 +143,9 @@ class ResourceQuota(Plugin):
             for selector in rule.get("matchScopes") or ():
                 met = counting.in_scope(a.resource.group_resource, selector, a.obj or {})
                 if met and selector.get("scopeName") not in names:
-                    raise forbidden(a, f"insufficient quota to match these scopes: [{selector}]")
+                    values = " ".join(selector.get("values") or ())
+                    shown = f"{{{selector.get('scopeName')} {selector.get('operator')} [{values}]}}"
+                    raise ApiError(500, "", f"insufficient quota to match these scopes: [{shown}]")
 
     def _add(self, a: Attributes, quota: Obj, delta: Amounts) -> Obj | None:
         status = quota.get("status") or {}
