@@ -192,11 +192,12 @@ async def test_policies_that_ask_wait_for_the_webhook(serve: Any, issuer: OpenID
     rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]
     spec = {
         "matchConstraints": {"resourceRules": rules},
+        "variables": [{"name": "why", "expression": check.format("secrets") + ".reason()"}],
         "validations": [
             {"expression": check.format("pods") + ".allowed()", "message": "pods"},
             {
-                "expression": check.format("secrets") + ".allowed()",
-                "messageExpression": check.format("secrets") + ".reason()",
+                "expression": check.format("secrets") + ".allowed() && variables.why != ''",
+                "messageExpression": "variables.why",
             },
         ],
     }
