@@ -203,7 +203,7 @@ class Metrics:
             lambda: _merged(
                 (a.labels, cell)
                 for a in self._counted()
-                if not a.dry_run
+                if not a.dry_run and a.labels[5] not in ("WATCH", "CONNECT")
                 for cell in (a.latency, a.corrections)
                 if cell is not None
             ),

@@ -147,6 +147,7 @@ class APIServer:
         )
         self.services.encryption = found
         await found.start()
+        encryption.describe(self.services.metrics)
         found.on_rotated(self.services.rotated)
         if reloaded or found.uses_plugins():
             self.health.add("kms-providers", lambda: "; ".join(found.problems()) or None, paths=("/healthz", "/readyz"))

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from berg.apiserver.auth import name_constraints
 from berg.apiserver.auth.authentication import AUTHENTICATED, CREDENTIAL_ID, Unauthorized
 from berg.apiserver.http.message import Request, User
+from berg.machinery.metrics import Cell
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 MAX_KNOWN = 10_000
 MAX_DEPTH = 8
 UID = "1.3.6.1.4.1.57683.2"
+_HOUR, _DAY = 3600.0, 86_400.0
+_LEFT_S = (0.0, _HOUR / 2, _HOUR, 2 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 4 * _DAY, 7 * _DAY, 30 * _DAY,
+           90 * _DAY, 180 * _DAY, 360 * _DAY)  # fmt: skip
 
 
 @dataclass(slots=True, frozen=True)
@@ -43,7 +48,7 @@ class Authorities:
 
     def __init__(self, ca_file: str, now: Callable[[], float] = time.time) -> None:
         self._file = ca_file
-        self._now = now
+        self.now = now
         self.reload()
 
     def reload(self) -> None:
@@ -63,7 +68,7 @@ class Authorities:
             found = self._known[chain] = self._find(chain)
         if found is None:
             raise Unauthorized("x509: certificate signed by unknown authority")
-        now = self._now()
+        now = self.now()
         if not found.not_before <= now <= found.not_after:
             raise Unauthorized("x509: certificate has expired or is not yet valid")
         return found
@@ -78,6 +83,8 @@ class Authorities:
         path = self._path(leaf, others, 0)
         if path is None or not _for_clients(leaf):
             return None
+        if not name_constraints.hold(path):
+            return None
         starts = max(c.not_valid_before_utc for c in path).timestamp()
         return Verified(leaf, starts, min(c.not_valid_after_utc for c in path).timestamp())
 
@@ -86,7 +93,7 @@ class Authorities:
         for root in self._roots:
             if certificate == root:
                 return [certificate]
-            if _issued_by(certificate, root):
+            if _issued_by(certificate, root) and _not_too_far(root, depth):
                 return [certificate, root]
         if depth < MAX_DEPTH:
             for other in others:
@@ -115,6 +122,17 @@ def _may_issue(certificate: Certificate, depth: int) -> bool:
     return constraints.ca and (constraints.path_length is None or depth <= constraints.path_length)
 
 
+def _not_too_far(root: Certificate, depth: int) -> bool:
+    """An authority of ours need not say that it is one, but what it says of its distance counts."""
+    from cryptography import x509
+
+    try:
+        constraints = root.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return True
+    return constraints.path_length is None or depth <= constraints.path_length
+
+
 def _for_clients(certificate: Certificate) -> bool:
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -132,12 +150,15 @@ class X509:
     def __init__(self, authorities: Authorities) -> None:
         self.authorities = authorities
         self._users: dict[bytes, User | None] = {}
+        self.left = Cell(_LEFT_S)
+        """how long certificates that were shown are still good"""
 
     def authenticate(self, request: Request) -> User | None:
         der = request.peer_certificate
         if der is None:
             return None
         verified = self.authorities.verify(request)
+        self.left.observe(verified.not_after - self.authorities.now())
         user = self._users.get(der)
         if user is None:
             if len(self._users) >= MAX_KNOWN:

@@ -84,6 +84,7 @@ class Methods:
         self.audiences = self.tokens.audiences
         self._caches = [self.tokens.cache]
         self._issuers: Issuers | None = None
+        self._registry = registry
         self._issuer_figures = IssuerFigures(server, registry)
         self._webhook: Any = None
         self.reloads: Reloads | None = None
@@ -117,7 +118,16 @@ class Methods:
             )
         if config.client_ca_file:
             self.authorities.append(Authorities(config.client_ca_file))
-            yield X509(self.authorities[-1])
+            found = X509(self.authorities[-1])
+            help = "[ALPHA] How long the certificates that clients show are still good."
+            self._registry.distribution(
+                "apiserver_client_certificate_expiration_seconds",
+                help,
+                found.left.bounds,
+                (),
+                lambda: [((), found.left)],
+            )
+            yield found
 
     def _token_methods(self, lookup: Lookup) -> Iterator[TokenAuthenticator]:
         config = self.config

@@ -5,6 +5,7 @@ with the API server (KMS plugins are asked in between).
 """
 
 from berg.storage.encryption.config import Encryption, InvalidConfiguration, load
+from berg.storage.encryption.figures import describe
 from berg.storage.encryption.reload import Reloading
 
-__all__ = ["Encryption", "InvalidConfiguration", "Reloading", "load"]
+__all__ = ["Encryption", "InvalidConfiguration", "Reloading", "describe", "load"]

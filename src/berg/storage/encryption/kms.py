@@ -17,6 +17,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from berg.machinery.clock import Clock, RealClock
 from berg.machinery.tasks import end
 from berg.storage.encryption import kms_pb2 as pb
+from berg.storage.encryption.figures import made_key
 from berg.storage.encryption.providers import AesGcm
 from berg.storage.transform import TransformError
 
@@ -133,7 +135,9 @@ class Kms:
             self.error = str(e)
 
     async def _new_seed(self) -> None:
+        started = perf_counter()
         seed = os.urandom(SEED_BYTES)
+        made_key(started)
         request = pb.EncryptRequest(plaintext=seed, uid=str(uuid.uuid4()))
         answer = await self._plugin.call("Encrypt", request, pb.EncryptResponse)
         envelope = pb.EncryptedObject(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from berg.storage.encryption.figures import transformed
 from berg.storage.transform import TransformError
 
 ENCRYPTED = b"k8s:enc:"
@@ -44,20 +46,29 @@ class Chain:
         self._no_match = no_match
 
     def encrypt(self, key: bytes, value: bytes) -> bytes:
-        first = self._members[0]
-        return first.prefix + first.provider.encrypt(key, value)
+        first, started = self._members[0], perf_counter()
+        well = False
+        try:
+            found = first.prefix + first.provider.encrypt(key, value)
+            well = True
+        finally:
+            transformed("to_storage", key, first.prefix, started, well=well)
+        return found
 
     def decrypt(self, key: bytes, data: bytes) -> tuple[bytes, bool]:
         failed: list[str] = []
         for i, member in enumerate(self._members):
             if not data.startswith(member.prefix):
                 continue
+            started = perf_counter()
             try:
                 value, stale = member.provider.decrypt(key, data[len(member.prefix) :])
             except TransformError as e:
                 if member.prefix:
                     failed.append(str(e))
+                transformed("from_storage", key, member.prefix, started, well=False)
                 continue
+            transformed("from_storage", key, member.prefix, started, well=True)
             return value, stale or i > 0
         raise TransformError(", ".join(failed) or self._no_match)
 

@@ -33,7 +33,7 @@ class WebhookPlugin(Plugin):
         super().__init__(api, config)
         self.caller = Caller(api, self.config)
         self.figures = Figures(self.metrics, self.step)
-        self.conditions = ConditionFigures(self.metrics, "webhook", "admit" if self.mutating else "validate")
+        self.conditions = ConditionFigures(self.metrics, "webhook", self.step)
 
     def handles(self, a: Attributes) -> bool:
         return not sight.is_configuration(a)
