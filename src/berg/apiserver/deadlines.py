@@ -9,6 +9,7 @@ Source: k8s.io/apiserver pkg/server/filters/timeout.go.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from berg.apiserver.http.message import Response
@@ -24,24 +25,27 @@ class Deadlines:
         """`seconds` 0: no request has one."""
         self.seconds = seconds
         self._running: dict[asyncio.Task[Any], float] = {}
-        """the tasks that answer requests, each with its deadline, the first one first"""
+        """the tasks that answer requests, each with its start, the first one first"""
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._now = time.monotonic
 
     def begin(self) -> asyncio.Task[Any] | None:
         """For the task that runs; to be given back to `end`. None: it has one already, or there are none."""
         task = asyncio.current_task()
         if task is None or not self.seconds or task in self._running:
             return None
-        loop = task.get_loop()
-        self._running[task] = deadline = loop.time() + self.seconds
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._pass, loop)
+            loop = task.get_loop()
+            self._now = loop.time
+            self._timer = loop.call_later(self.seconds, self._pass, loop)
+        self._running[task] = self._now()
         return task
 
     def end(self, task: asyncio.Task[Any]) -> None:
         self._running.pop(task, None)
-        self._late.discard(task)
+        if self._late:
+            self._late.discard(task)
 
     def was_late(self, task: asyncio.Task[Any]) -> bool:
         """Whether it was cancelled for that; then it goes on, to answer so."""
@@ -59,9 +63,9 @@ class Deadlines:
     def _pass(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for task, deadline in list(self._running.items()):
-            if deadline > now:
-                self._timer = loop.call_at(deadline, self._pass, loop)
+        for task, started in list(self._running.items()):
+            if started + self.seconds > now:
+                self._timer = loop.call_at(started + self.seconds, self._pass, loop)
                 return
             del self._running[task]
             self._late.add(task)

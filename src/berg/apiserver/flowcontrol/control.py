@@ -168,7 +168,6 @@ class FlowControl:
         else:
             await self._wait(request, level, figures, _flow(schema, user, info), width)
             started = monotonic()
-        request.attributes[FLOW] = (schema["metadata"].get("uid", ""), level.uid)
         if info.verb in MUTATING:
             figures.watched.observe(self._watchers(info))
         figures.executing += 1
@@ -178,7 +177,10 @@ class FlowControl:
             if width > 1:
                 figures.widths[width] = figures.widths.get(width, 0) + 1
                 await self._turns.take()
-            return await next_(request)
+            response = await next_(request)
+        except Exception:
+            request.attributes[FLOW] = (schema["metadata"].get("uid", ""), level.uid)
+            raise
         finally:
             figures.executing -= 1
             figures.seats -= width
@@ -188,6 +190,9 @@ class FlowControl:
             else:
                 now = level.finish(width)
             (figures.began if info.verb == "watch" else figures.took).observe(now - started)
+        response.headers["X-Kubernetes-PF-FlowSchema-UID"] = schema["metadata"].get("uid", "")
+        response.headers["X-Kubernetes-PF-PriorityLevel-UID"] = level.uid
+        return response
 
     async def _wait(self, request: Request, level: Level, figures: Figures, flow: str, width: int) -> None:
         """Raises TooManyRequests."""

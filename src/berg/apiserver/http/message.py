@@ -103,6 +103,6 @@ class Response:
 
 
 FLOW = "flow"
-"""in a request's attributes: the UIDs of its flow schema and priority level, which its answer tells"""
+"""in the attributes of a request that failed: the UIDs of its flow schema and priority level, which its answer tells"""
 
 Handler = Callable[[Request], Awaitable[Response]]
