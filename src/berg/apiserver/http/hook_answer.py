@@ -14,6 +14,8 @@ from berg.machinery.codec import json
 from berg.machinery.quoting import quote
 
 _LONGEST_SHOWN = 2048
+_LARGEST_YAML = 1 << 20
+"""it takes long to read, and nobody sends it"""
 _NOT_AN_OBJECT = (
     'Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; '
     'Kind string "json:\\"kind,omitempty\\"" }'
@@ -41,7 +43,7 @@ def decoded(code: int, content_type: str | None, body: bytes) -> Any:
 
 
 def _as_yaml(body: bytes, fault: ValueError) -> Any:
-    if body.lstrip()[:1] not in (b"{", b"["):
+    if len(body) <= _LARGEST_YAML and body.lstrip()[:1] not in (b"{", b"["):
         from berg.machinery.codec import yaml
 
         try:

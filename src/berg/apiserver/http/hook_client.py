@@ -33,6 +33,8 @@ from berg.machinery.status import Obj
 _LARGEST_ANSWER = 64 << 20
 _AGENT = "kube-apiserver-admission"
 _RETRIES = 10
+_LONGEST_PAUSE = 6
+"""digits of seconds; the call's own time is over long before"""
 
 
 class HookClient:
@@ -81,7 +83,8 @@ class HookClient:
                         raise ValueError(f"the answer is longer than {_LARGEST_ANSWER} bytes")
                 code, type_ = response.status, response.headers.get("Content-Type")
                 later = response.headers.get("Retry-After", "")
-            if not (code == 429 or code >= 500) or not later.isdigit() or attempt == _RETRIES:
+            wanted = later.isdecimal() and len(later) <= _LONGEST_PAUSE
+            if not (code == 429 or code >= 500) or not wanted or attempt == _RETRIES:
                 break
             await asyncio.sleep(int(later))
         return code, type_, bytes(answer)

@@ -7,6 +7,7 @@ import pytest
 
 from berg.apiserver.http.hook_credentials import Credentials
 from tests.unit.apiserver.admission.test_webhooks_served import CONFIGURATIONS, CRD, CRDS, MAPS, listening, patch
+from tests.unit.apiserver.admission.test_webhooks_served import Answer as _Answer
 from tests.unit.apiserver.served_api import APPLY, Served
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -210,3 +211,33 @@ def test_what_a_patch_is():
     assert _operations(hook, base64.b64encode(b"null").decode()) == []
     with pytest.raises(CallFailed, match=r"cannot unmarshal object into Go value of type jsonpatch\.Patch"):
         _operations(hook, base64.b64encode(b"{}").decode())
+
+
+async def test_who_asks_for_patience_is_asked_again(served: Served, hook):
+    from aiohttp import web
+
+    answers = iter([{"code": 429, "later": "0"}, {"code": 307, "to": "/elsewhere"}, None])
+
+    def answer(request):
+        said = next(answers)
+        if said is None:
+            return {"allowed": True}
+        headers = {"Retry-After": said["later"]} if "later" in said else {"Location": said["to"]}
+        raise _Answer(web.Response(status=said["code"], headers=headers))
+
+    hook.answer = answer
+    await hooked(served, hook, VALIDATING)
+    await served.create(MAPS, {"metadata": {"name": "m"}})
+    assert hook.paths == ["/h", "/h", "/elsewhere"]
+
+
+async def test_huge_pauses_are_not_made(served: Served, hook):
+    from aiohttp import web
+
+    def answer(request):
+        raise _Answer(web.Response(status=503, headers={"Retry-After": "9" * 5000}))
+
+    hook.answer = answer
+    await hooked(served, hook, VALIDATING)
+    code, fault = await served.ask("POST", MAPS, {"metadata": {"name": "m"}})
+    assert code == 500 and fault["message"].endswith("the server is currently unable to handle the request")

@@ -35,8 +35,13 @@ CRD = {
 }
 
 
+class Answer(Exception):
+    """What is answered instead of a review."""
+
+
 class Hook:
     def __init__(self):
+        self.paths = []
         self.answer = {"allowed": True}
         self.asked = []
         self.headers = []
@@ -46,7 +51,11 @@ class Hook:
         review = await request.json()
         self.asked.append(review["request"])
         self.headers.append(request.headers)
-        answer = self.answer(review["request"]) if callable(self.answer) else self.answer
+        self.paths.append(request.path)
+        try:
+            answer = self.answer(review["request"]) if callable(self.answer) else self.answer
+        except Answer as e:
+            return e.args[0]
         return web.json_response({**review, "request": None, "response": {"uid": review["request"]["uid"], **answer}})
 
     def configuration(self, kind, rule, **more):
