@@ -13,11 +13,18 @@ from tests.unit.apiserver.served_api import Served
 
 
 @pytest.fixture
-async def served() -> AsyncIterator[Served]:
+def feature_gates() -> dict[str, bool]:
+    """What differs from the defaults; a module that needs other gates has its own."""
+    return {}
+
+
+@pytest.fixture
+async def served(feature_gates: dict[str, bool]) -> AsyncIterator[Served]:
     clock = FakeClock(datetime(2026, 11, 21, 12, tzinfo=UTC))
     store = storage.open("memory:", clock=clock, compaction_interval_s=0)
     await store.start()
-    server = APIServer(Config(secure_port=-1, store=store, clock=clock, advertise_address="10.0.0.5"))
+    config = Config(secure_port=-1, store=store, clock=clock, advertise_address="10.0.0.5", feature_gates=feature_gates)
+    server = APIServer(config)
     await server.start()
     yield Served(server, clock)
     await server.stop()
