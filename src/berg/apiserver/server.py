@@ -124,6 +124,7 @@ class APIServer:
         self.milestones.reached(milestones.ALLOCATION)
         self.custom_resources = CustomResources(self)
         self.openapi.custom = self._custom_schemas
+        self.openapi.definition = self.custom_resources.definition_of
         self.aggregator = self.chain.aggregator = Aggregator(self)
         self.local_services = LocalServices(self.services)
         await self.custom_resources.start()

@@ -356,3 +356,23 @@ async def test_what_is_made_is_made_once_and_only_again_when_it_changes() -> Non
     assert made[3:] == ["apis/batch/v1", "v2"]
     same = [one.headers["ETag"] == other.headers["ETag"] for one, other in zip(answers, later, strict=False)]
     assert same == [True, False, False]
+
+
+async def test_a_definition_changes_only_its_own_group_version() -> None:
+    openapi = served()
+    spec: Obj = {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": {"type": "object"}}}]}
+    openapi._resources = lambda: [*of(("apps", "v1")), WIDGETS]
+    openapi.definition = lambda r: spec if r is WIDGETS else None
+    openapi.custom = lambda r, v2: SCHEMAS if r is WIDGETS else None
+
+    async def urls() -> dict[str, str]:
+        openapi.changed()
+        listed = orjson.loads((await ask(openapi, "/openapi/v3")).body)["paths"]
+        return {name: entry["serverRelativeURL"] for name, entry in listed.items()}
+
+    before = await urls()
+    assert "apis/example.com/v1" in before and "apis/example.com" not in before
+    assert await urls() == before
+    spec["versions"][0]["selectableFields"] = [{"jsonPath": ".a"}]
+    after = await urls()
+    assert [name for name in after if after[name] != before[name]] == ["apis/example.com/v1"]

@@ -50,6 +50,8 @@ class OpenAPI:
         self._resources = resources
         self._cbor = cbor
         self.custom: Custom = lambda r, v2: None
+        self.definition: Callable[[Resource], Obj | None] = lambda r: None
+        """the spec of a custom resource's definition"""
         self.remote: Callable[[], dict[str, Document]] = dict
         """group version path → v3 document of an aggregated server"""
         self.remote_v2: Callable[[], list[Obj]] = list
@@ -150,10 +152,14 @@ class OpenAPI:
         for name, resources in self._groups().items():
             digest = hashlib.sha512(f"{seed}{name}".encode())
             for r in resources:
-                custom = self.custom(r, False)
-                digest.update(repr(r).encode() + (b"" if custom is None else orjson.dumps(custom)))
-                if custom is None:
+                digest.update(repr(r).encode())
+                spec = self.definition(r)
+                if spec is None:
                     own[r.group] = None
+                    continue
+                version = next(v for v in spec["versions"] if v["name"] == r.version)
+                said = [version.get("schema"), version.get("selectableFields"), spec.get("preserveUnknownFields")]
+                digest.update(orjson.dumps(said))
             found[name] = digest.hexdigest().upper()
         for name in names(list(own)):
             found[name] = hashlib.sha512(f"{seed}{name}".encode()).hexdigest().upper()
