@@ -187,8 +187,7 @@ class HTTP2Protocol(Connection):
             elif response.stream is None or request.method == "HEAD":
                 if response.stream is not None:
                     await close_stream(response)
-                self._send(stream, response, request.method == "HEAD")
-                self._farewell(response)
+                self._send_now(stream, response, request.method == "HEAD")
                 if stream.waiting:
                     await self._drained(stream)
             else:
@@ -202,6 +201,17 @@ class HTTP2Protocol(Connection):
         finally:
             self._running.discard(task)
             self._streaming.discard(task)
+
+    def _send_now(self, stream: Stream, response: Response, head_only: bool) -> None:
+        """Into the write that this turn of the loop ends with; at once when there is nothing else to come into it."""
+        alone = self.held = len(self._running) - len(self._streaming) == 1 and not self._out
+        try:
+            self._send(stream, response, head_only)
+            self._farewell(response)
+        finally:
+            if alone:
+                self.held = False
+                self.flush()
 
     def _send(self, stream: Stream, response: Response, head_only: bool) -> None:
         """A response that is one block of bytes."""

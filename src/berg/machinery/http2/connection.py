@@ -60,6 +60,8 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self.full = False
         """nothing more is to be put behind what waits for the network"""
+        self.held = False
+        """somebody is about to `flush`"""
         self.ready: dict[int, Stream] = {}
         """streams that wait for their turn to write"""
         self.starved: dict[int, Stream] = {}
@@ -145,7 +147,7 @@ class Connection(asyncio.Protocol):
     def put(self, kind: int, flags: int, number: int, payload: bytes | memoryview, behind: bytes = b"") -> None:
         """A frame, and frames that are made already, into the write that this turn of the loop ends with."""
         out = self._out
-        if not out:
+        if not out and not self.held:
             self.loop.call_soon(self.flush)
         size = len(payload)
         out += (f.HEAD.pack(size << 8 | kind, flags, number), payload, behind)
