@@ -63,6 +63,7 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("DefaultIngressClass", "default_ingress_class"),
     Entry("DenyServiceExternalIPs", "service_external_ips", False),
     Entry("PodTopologyLabels", "pod_topology_labels"),
+    Entry("PodResizeValidator", "pod_resize"),
     Entry("MutatingAdmissionPolicy", "policy.mutating", until=f"mutatingadmissionpolicies.{_GROUP}"),
     Entry("MutatingAdmissionWebhook", "webhook.mutating", until=f"mutatingwebhookconfigurations.{_GROUP}"),
     Entry("ValidatingAdmissionPolicy", "policy.validating", until=f"validatingadmissionpolicies.{_GROUP}"),

@@ -206,6 +206,32 @@ async def test_scopes_that_a_quota_has_to_cover():
     assert message == "insufficient quota to match these scopes: [{PriorityClass In [high higher]}]"
 
 
+async def test_pods_grow_no_larger_than_their_nodes():
+    def sized(cpu, generation):
+        container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}
+        obj = pod(containers=[container], nodeName="n")
+        obj["metadata"]["generation"] = generation
+        return obj
+
+    def resized(cpu, generation=2):
+        return attributes("pods", sized(cpu, generation), sized("1", 1), operation=UPDATE, subresource="resize")
+
+    node = {"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2", "memory": "512Mi"}}}
+    message = await refused(only("PodResizeValidator", ("nodes", node)), resized("2500m"))
+    assert message == (
+        'pods "web" is forbidden: node didn\'t have enough allocatable resources: cpu, requested: 2500, '
+        "allocatable: 2000; memory, requested: 1073741824, allocatable: 536870912"
+    )
+    node["status"]["allocatable"]["memory"] = "2Gi"
+    await run(only("PodResizeValidator", ("nodes", node)), resized("1500m"))
+    await run(only("PodResizeValidator"), resized("1", generation=1))
+    assert (await refused(only("PodResizeValidator"), resized("1500m"))).endswith('node "n" not found')
+    node["metadata"]["labels"] = {"kubernetes.io/os": "windows"}
+    with pytest.raises(ApiError) as caught:
+        await run(only("PodResizeValidator", ("nodes", node)), resized("1500m"))
+    assert caught.value.details["causes"] == [{"reason": "UnsupportedPlatform"}]
+
+
 async def test_deletion_is_no_business_of_most():
     chain = AdmissionChain(FakeApi(namespace()))
     await run(chain, attributes("pods", None, pod(), operation=DELETE))
