@@ -12,6 +12,7 @@ import asyncio
 
 from berg.client.expectations import Expectations
 from berg.controllers.context import Context
+from berg.controllers.endpointslice_figures import Figures
 from berg.controllers.endpointslice_packing import Desired, Plan, plan
 from berg.controllers.objects import namespace_is_terminating
 from berg.controllers.ownership import api_ref
@@ -62,6 +63,11 @@ class EndpointSliceController(ServiceController):
         self.nodes = ctx.informer("nodes")
         index_by_service(ctx)
         self.expectations = Expectations(ctx.clock)
+        self.figures = Figures(
+            ctx.metrics,
+            lambda: (s for s in self.slices.lister.list() if meta.labels(s).get(MANAGED_BY) == NAME),
+            self.services.lister.list,
+        )
         self.slices.add_handler(self._slice_added, self._slice_changed, self._slice_gone)
         self.nodes.add_handler(self._node_added, self._node_changed, None)
 
@@ -102,6 +108,7 @@ class EndpointSliceController(ServiceController):
         service = self.services.lister.get_key(key)
         if service is None:
             self.expectations.forget(key)
+            self.figures.gone(key)
             return  # the slices are the service's dependents: the garbage collector takes them
         if not service["spec"].get("selector") or meta.is_deleting(service):
             return
@@ -115,15 +122,18 @@ class EndpointSliceController(ServiceController):
         labels = self._labels(service)
         total = Plan()
         missing: set[str] = set()
+        groups: list[list[Obj]] = []
         for address_type in families:
             desired, unknown = self._desired(service, pods, address_type)
             missing |= unknown
+            groups += [d.endpoints for d in desired]
             mine = [s for s in existing if s["addressType"] == address_type]
             owned = [s for s in mine if any(o["uid"] == service["metadata"]["uid"] for o in _owners(s))]
             total.delete += [s for s in mine if s not in owned]
             total.extend(plan(address_type, owned, desired, labels))
         total.delete += [s for s in existing if s["addressType"] not in families]
         await self._apply(key, service, labels, total)
+        self.figures.synced(key, existing, groups)
         if missing:
             raise NodeMissing(f"skipping pods of {key} on unknown nodes {', '.join(sorted(missing))}")
 

@@ -14,10 +14,12 @@ from berg.controllers.objects import conditions_of, find_condition
 from berg.machinery import meta, quantity
 from berg.machinery.clock import rfc3339
 from berg.machinery.labels import Selector
+from berg.machinery.metrics import exponential
 from berg.machinery.resources import resource
 from berg.machinery.status import ApiError, Obj
 
 WINDOW_S = 3600.0
+SECONDS = exponential(0.001, 2, 15)
 DEFAULT_METRICS: list[Obj] = [
     {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 ]
@@ -33,6 +35,15 @@ class HorizontalPodAutoscalerController(APIController):
         self.autoscalers = ctx.informer("horizontalpodautoscalers.autoscaling")
         self.pods = ctx.informer("pods")
         self.past: dict[str, behavior.Past] = {}
+        prefix, of_round = "horizontal_pod_autoscaler_controller", ("action", "error")
+        of_metric = (*of_round, "metric_type")
+        histogram, counter = ctx.metrics.histogram, ctx.metrics.counter
+        self.rounds = counter(f"{prefix}_reconciliations_total", "[BETA] Autoscalers looked at.", of_round)
+        help = "[BETA] How long it took to look at an autoscaler."
+        self.round_seconds = histogram(f"{prefix}_reconciliation_duration_seconds", help, SECONDS, of_round)
+        self.computed = counter(f"{prefix}_metric_computation_total", "[BETA] Metrics looked at.", of_metric)
+        help = "[BETA] How long it took to look at a metric."
+        self.metric_seconds = histogram(f"{prefix}_metric_computation_duration_seconds", help, SECONDS, of_metric)
         self.autoscalers.add_handler(self.enqueue, self._changed, self._gone)
 
     def _changed(self, old: Obj, new: Obj) -> None:
@@ -57,7 +68,20 @@ class HorizontalPodAutoscalerController(APIController):
                 return
             raise
         work = {**hpa, "kind": self.resource.kind, "apiVersion": self.resource.api_version}
-        await Round(self, work, past).run()
+        started, round_ = self.clock.monotonic(), Round(self, work, past)
+        try:
+            await round_.run()
+        except Exception:
+            round_.error = round_.error if round_.error != "none" else "internal"
+            raise
+        finally:
+            labels = (_action(round_.current, round_.desired), round_.error)
+            self.rounds.inc(*labels)
+            self.round_seconds.observe(self.clock.monotonic() - started, *labels)
+
+
+def _action(current: int, desired: int) -> str:
+    return "scale_up" if desired > current else "scale_down" if desired < current else "none"
 
 
 class Round:
@@ -68,6 +92,12 @@ class Round:
         self.status: Obj = {**(hpa.get("status") or {})}
         self.conditions = conditions_of(hpa)
         self.current = self.desired = 0
+        self.error = "none"
+        """what metrics are told of the first fault: spec or internal"""
+
+    def _fault(self, kind: str) -> None:
+        if self.error == "none":
+            self.error = kind
 
     def _set(self, type: str, status: str, reason: str, message: str) -> None:
         old = find_condition(self.conditions, type)
@@ -93,6 +123,7 @@ class Round:
                 )
             scale = await self.c.client.get(r, namespace, ref["name"], subresource="scale")
         except ApiError as e:
+            self._fault("internal")
             self._event("Warning", "FailedGetScale", e.message)
             text = f"the HPA controller was unable to get the target's current scale: {e.message}"
             self._set("AbleToScale", "False", "FailedGetScale", text)
@@ -107,6 +138,7 @@ class Round:
             try:
                 await self.c.client.update(r, body, subresource="scale")
             except ApiError as e:
+                self._fault("internal")
                 self._event(
                     "Warning", "FailedRescale", f"New size: {self.desired}; reason: {reason}; error: {e.message}"
                 )
@@ -154,6 +186,7 @@ class Round:
         text = (scale.get("status") or {}).get("selector") or ""
         if not text:
             message = "the HPA target's scale is missing a selector"
+            self._fault("spec")
             self._event("Warning", "SelectorRequired", "selector is required")
             self._set("ScalingActive", "False", "InvalidSelector", message)
             return None
@@ -165,10 +198,17 @@ class Round:
         failures: list[MetricsFailed] = []
         metrics = self.hpa["spec"].get("metrics") or DEFAULT_METRICS
         for metric in metrics:
+            started, replicas, error = self.c.clock.monotonic(), self.current, "none"
             try:
                 proposals.append(await calculator.propose(metric, target, self.hpa["spec"]["scaleTargetRef"]))
+                replicas = proposals[-1].replicas
             except MetricsFailed as e:
                 failures.append(e)
+                error = "spec" if e.reason == "InvalidMetricSourceType" else "internal"
+                self._fault(error)
+            labels = (_action(self.current, replicas), error, metric["type"])
+            self.c.computed.inc(*labels)
+            self.c.metric_seconds.observe(self.c.clock.monotonic() - started, *labels)
         best = max(proposals, key=lambda p: p.replicas, default=None)
         if failures and (best is None or best.replicas < self.current):
             first = failures[0]

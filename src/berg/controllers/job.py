@@ -71,6 +71,10 @@ class JobController(APIController):
         self.pods_finished = counter("job_controller_job_pods_finished_total", help, ("completion_mode", "result"))
         labels = ("completion_mode", "reason", "result")
         self.finished = counter("job_controller_jobs_finished_total", "The number of finished jobs", labels)
+        help = "[BETA] Failed pods that a rule of a failure policy fits, by what it does"
+        self.policies = counter("job_controller_pod_failures_handled_by_failure_policy_total", help, ("action",))
+        help = "[BETA] Pods that ended with the finalizer, and that lost it"
+        self.tracked = counter("job_controller_terminated_pods_tracking_finalizer_total", help, ("event",))
         self.orphans = self.add_loop(self.release_orphan, workers=2)
         self.jobs.add_handler(self.enqueue, self._job_changed, self._job_gone)
         self.pods.add_handler(self._pod_added, self._pod_changed, self._pod_gone)
@@ -89,7 +93,13 @@ class JobController(APIController):
     def _owner(self, pod: Obj) -> Obj | None:
         return resolve(self.jobs, pod["metadata"]["namespace"], meta.owner_controller(pod), "Job")
 
+    def _count_tracked(self, old: Obj | None, new: Obj) -> None:
+        before, after = (pod is not None and is_tracked(pod) and _has_ended(pod) for pod in (old, new))
+        if before != after:
+            self.tracked.inc("add" if after else "delete")
+
     def _pod_added(self, pod: Obj) -> None:
+        self._count_tracked(None, pod)
         if meta.is_deleting(pod):
             self._pod_deleting(pod)
             return
@@ -104,6 +114,7 @@ class JobController(APIController):
             self.orphans.add(meta.key(pod))
 
     def _pod_changed(self, old: Obj, new: Obj) -> None:
+        self._count_tracked(old, new)
         if meta.is_deleting(new):
             self._pod_deleting(new)
             return
@@ -240,3 +251,7 @@ class JobController(APIController):
         except ApiError as e:
             if e.code != 404:
                 raise
+
+
+def _has_ended(pod: Obj) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")

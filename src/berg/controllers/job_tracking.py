@@ -172,7 +172,10 @@ class Tracking:
                     noted += 1
             elif (failed or failing) and uid not in known["failed"]:
                 valid = not policy.is_indexed(self.job) or self._index(p) is not None
-                if valid and policy.judge(self.job, p).counts:
+                verdict = policy.judge(self.job, p)
+                if verdict.action:
+                    self.c.policies.inc(verdict.action)
+                if valid and verdict.counts:
                     uncounted.setdefault("failed", []).append(uid)
                     noted += 1
             if noted >= MAX_UNCOUNTED:

@@ -63,6 +63,8 @@ class NodeLifecycleController(APIController):
         self.health: dict[str, Health] = {}
         self.zones = zones.Zones(ctx.config, ctx.clock)
         self.evictions = self.add_loop(self.evict, workers=1)
+        help = "[STABLE] Nodes whose pods were told to leave, by zone."
+        self.evicted = ctx.metrics.counter("node_collector_evictions_total", help, ("zone",))
         self.nodes.add_handler(self._node_added, self._node_changed, self._node_gone)
         self.leases.add_handler(self._lease, lambda old, new: self._lease(new))
         self.pods.add_handler(self._pod, lambda old, new: self._pod(new))
@@ -225,6 +227,8 @@ class NodeLifecycleController(APIController):
         if wanted is not None:
             new.append({"key": wanted, "effect": "NoExecute", "timeAdded": rfc3339(self.clock.now())})
         await self._put_taints(node, new)
+        if wanted is not None and not have:
+            self.evicted.inc(zones.zone_of(node))
 
     async def _put_taints(self, node: Obj, taints: list[Obj]) -> Obj:
         md = node["metadata"]

@@ -102,6 +102,10 @@ async def test_up_by_utilization(autoscaled: World):
     current = status["currentMetrics"][0]["resource"]["current"]
     assert current == {"averageUtilization": 100, "averageValue": "100m"}
     assert (status["currentReplicas"], status["desiredReplicas"]) == (2, 4)
+    assert autoscaled.manager is not None
+    metrics, of = autoscaled.manager.metrics.text(), "horizontal_pod_autoscaler_controller"
+    assert f'{of}_reconciliations_total{{action="scale_up",error="none"}} 1' in metrics
+    assert f'{of}_metric_computation_total{{action="scale_up",error="none",metric_type="Resource"}} 1' in metrics
 
 
 async def test_near_enough_stays(autoscaled: World):

@@ -146,6 +146,11 @@ async def test_the_failure_policy_can_end_it(world: World):
     (pod,) = live(world)
     await end(world, "Failed", 42)
     assert outcome(world) == ("Failed", "PodFailurePolicy")
+    assert world.manager is not None
+    metrics, of = world.manager.metrics.text(), "job_controller"
+    assert f'{of}_pod_failures_handled_by_failure_policy_total{{action="FailJob"}} 1' in metrics
+    for event in ("add", "delete"):
+        assert f'{of}_terminated_pods_tracking_finalizer_total{{event="{event}"}} 1' in metrics
     (c,) = [c for c in world.get("jobs.batch", "j")["status"]["conditions"] if c["type"] == "FailureTarget"]
     name = pod["metadata"]["name"]
     assert (

@@ -49,6 +49,8 @@ async def test_a_silent_node_is_unknown_tainted_and_its_pods_are_not_ready(world
     assert conditions["MemoryPressure"]["reason"] == "NodeStatusNeverUpdated"
     assert sorted(taints(world, "n1")) == [("unreachable", "NoExecute"), ("unreachable", "NoSchedule")]
     assert taints(world, "n2") == []
+    assert world.manager is not None
+    assert 'node_collector_evictions_total{zone=""} 1' in world.manager.metrics.text()
     assert world.events("NodeNotReady") == ["Node n1 status is now: NodeNotReady", "Node is not ready"]
     # It has no toleration, so it is evicted at once.
     assert world.get("pods", "p")["metadata"]["deletionTimestamp"]
