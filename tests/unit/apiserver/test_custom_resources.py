@@ -16,6 +16,7 @@ from tests.unit.apiserver.served_api import Served
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 TABS = "/apis/stable.example.com/v1/namespaces/default/crontabs"
+TAB = {"apiVersion": "stable.example.com/v1", "kind": "CronTab"}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -75,7 +76,7 @@ async def test_served_as_soon_as_established(served: Served) -> None:
     assert {c["type"]: c["status"] for c in state["conditions"]} == {"NamesAccepted": "True", "Established": "True"}
     assert state["acceptedNames"]["listKind"] == "CronTabList"
     made = await served.create(
-        TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1", "x": 1}, "status": {"replicas": 3}}
+        TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1", "x": 1}, "status": {"replicas": 3}}
     )
     assert made["spec"] == {"cronSpec": "1", "image": "img"} and "status" not in made
     groups = await served.get("/apis")
@@ -86,7 +87,7 @@ async def test_served_as_soon_as_established(served: Served) -> None:
 
 async def test_refusals(served: Served) -> None:
     await define(served)
-    code, refused = await served.ask("POST", TABS, {"metadata": {"name": "a"}, "spec": {"replicas": "x"}})
+    code, refused = await served.ask("POST", TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"replicas": "x"}})
     assert code == 422
     assert [(c["field"], c["message"]) for c in refused["details"]["causes"]] == [
         ("spec.replicas", 'Invalid value: "string": spec.replicas in body must be of type integer: "string"'),
@@ -98,14 +99,14 @@ async def test_refusals(served: Served) -> None:
             "existing errors to complete validation",
         ),
     ]
-    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    await served.create(TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
     code, refused = await served.patch(f"{TABS}/a", {"spec": {"cronSpec": "2"}})
     assert code == 422 and refused["details"]["causes"][0]["message"] == "Invalid value: may not change"
 
 
 async def test_an_update_must_say_what_it_is_of(served: Served) -> None:
     await define(served)
-    made = await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    made = await served.create(TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
     del made["metadata"]["resourceVersion"]
     code, refused = await served.ask("PUT", f"{TABS}/a", made)
     assert (code, refused["message"].partition(": ")[2]) == (
@@ -114,9 +115,31 @@ async def test_an_update_must_say_what_it_is_of(served: Served) -> None:
     )
 
 
+async def test_what_does_not_say_what_it_is(served: Served) -> None:
+    await define(served)
+    named: dict[str, Any] = {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}}
+    unknown = "the object provided is unrecognized (must be of type CronTab): Object 'Kind' is missing in "
+    mismatch = "the API version in the data () does not match the expected API version (stable.example.com/v1)"
+    other = 'Other.stable.example.com "a" is invalid: kind: Invalid value: "Other": must be CronTab'
+    answers = [
+        await served.ask("POST", TABS, {**TAB, **named, "kind": None}),
+        await served.ask("POST", TABS, {"kind": "CronTab", **named}),
+        await served.ask("POST", TABS, {**TAB, **named, "kind": "Other"}),
+    ]
+    await served.create(TABS, {**TAB, **named})
+    answers.append(await served.patch(f"{TABS}/a", {"kind": "Other"}))
+    answers.append(await served.patch(f"{TABS}/a", {"kind": None}))
+    answers.append(await served.patch(f"{TABS}/a", {"apiVersion": None}))
+    found = [(code, told["message"]) for code, told in answers]
+    assert found[0][0] == 400 and found[0][1].startswith(unknown)
+    assert found[1:4] == [(400, mismatch), (422, other), (422, other)]
+    assert found[4][0] == 422 and "Object 'Kind' is missing in '{\"apiVersion\":" in found[4][1]
+    assert found[5][0] == 500 and "object has no apiVersion field" in found[5][1]
+
+
 async def test_status_scale_generation(served: Served) -> None:
     await define(served)
-    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1", "replicas": 1}})
+    await served.create(TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1", "replicas": 1}})
     _, scale = await served.patch(f"{TABS}/a/scale", {"spec": {"replicas": 4}})
     assert scale["kind"] == "Scale" and scale["spec"] == {"replicas": 4}
     _, a = await served.patch(f"{TABS}/a/status", {"spec": {"replicas": 9}, "status": {"replicas": 2}})
@@ -125,7 +148,7 @@ async def test_status_scale_generation(served: Served) -> None:
 
 async def test_versions(served: Served) -> None:
     await define(served)
-    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    await served.create(TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
     old = TABS.replace("v1", "v1beta1")
     assert (await served.get(f"{old}/a"))["apiVersion"] == "stable.example.com/v1beta1"
     assert (await served.get(old))["items"][0]["apiVersion"] == "stable.example.com/v1beta1"
@@ -137,7 +160,7 @@ async def test_versions(served: Served) -> None:
 async def test_selectable_fields_and_columns(served: Served) -> None:
     await define(served)
     for name, image in (("a", "x"), ("b", "y")):
-        await served.create(TABS, {"metadata": {"name": name}, "spec": {"cronSpec": "1", "image": image}})
+        await served.create(TABS, {**TAB, "metadata": {"name": name}, "spec": {"cronSpec": "1", "image": image}})
     listed = await served.get(f"{TABS}?fieldSelector=spec.image%3Dy")
     assert [i["metadata"]["name"] for i in listed["items"]] == ["b"]
     shown = await served.get(TABS, accept="application/json;as=Table;g=meta.k8s.io;v=v1")
@@ -150,8 +173,16 @@ async def test_selectable_fields_are_those_of_the_version_that_was_asked(served:
     crd["spec"]["versions"][1]["schema"] = copy.deepcopy(crd["spec"]["versions"][0]["schema"])
     await define(served, crd)
     old = TABS.replace("v1", "v1beta1")
-    first = await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1", "image": "x"}})
-    await served.create(old, {"metadata": {"name": "b"}, "spec": {"cronSpec": "2", "image": "x"}})
+    first = await served.create(TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1", "image": "x"}})
+    await served.create(
+        old,
+        {
+            **TAB,
+            "apiVersion": "stable.example.com/v1beta1",
+            "metadata": {"name": "b"},
+            "spec": {"cronSpec": "2", "image": "x"},
+        },
+    )
     listed = await served.get(f"{old}?fieldSelector=spec.cronSpec%3D2")
     assert [i["metadata"]["name"] for i in listed["items"]] == ["b"]
     assert (await served.ask("GET", f"{old}?fieldSelector=spec.image%3Dx"))[0] == 400
@@ -167,7 +198,7 @@ async def test_selectable_fields_are_those_of_the_version_that_was_asked(served:
 
 async def test_the_end(served: Served) -> None:
     await define(served)
-    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    await served.create(TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
     await served.ask("DELETE", f"{CRDS}/crontabs.stable.example.com")
     await served.clock.advance(2, settle=50)
     assert (await served.ask("GET", f"{CRDS}/crontabs.stable.example.com"))[0] == 404
@@ -300,7 +331,7 @@ def test_paths() -> None:
 
 async def test_what_was_stored_before_is_defaulted_when_it_is_read(served: Served) -> None:
     await define(served)
-    await served.create(TABS, {"metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
+    await served.create(TABS, {**TAB, "metadata": {"name": "a"}, "spec": {"cronSpec": "1"}})
     crd = await served.get(f"{CRDS}/crontabs.stable.example.com")
     fields = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     fields["added"] = {"type": "string", "default": "later"}

@@ -32,14 +32,14 @@ def parse_body(
         try:
             return cbor.loads(body), []
         except ValueError as e:
-            raise _unrecognized(kind, f"unable to determine group/version/kind: {e}", body) from None
+            raise unrecognized(kind, f"unable to determine group/version/kind: {e}", body) from None
     if media == negotiation.PROTOBUF:
         from berg.machinery.codec import protobuf
 
         try:
             return protobuf.loads(body), []
         except ValueError as e:
-            raise _unrecognized(kind, e, body) from None
+            raise unrecognized(kind, e, body) from None
     is_yaml = False
     try:
         if media == negotiation.YAML or (body[:1] not in b"{[ \n\t\r" and "content-type" not in request.headers):
@@ -50,7 +50,7 @@ def parse_body(
         else:
             parsed, faults = json_codec.loads_strict(body)
     except ValueError as e:
-        raise _unrecognized(kind, e if is_yaml else f"{_NO_KIND}{e}", body) from None
+        raise unrecognized(kind, e if is_yaml else f"{_NO_KIND}{e}", body) from None
     return ({} if parsed is None else parsed), faults
 
 
@@ -62,7 +62,7 @@ _HEAD = (
 """what upstream reads kind and version into"""
 
 
-def _unrecognized(kind: str, error: object, body: bytes) -> ApiError:
+def unrecognized(kind: str, error: object, body: bytes) -> ApiError:
     if kind == "DeleteOptions":
         return status.bad_request(str(error))
     if not body:
@@ -82,6 +82,10 @@ def decode(
 ) -> Obj:
     """The body as an object of the resource, in the storage version."""
     obj, faults = parse_body(request, resource.kind, registry.media_types)
+    if registry.custom:
+        from berg.apiserver.crd import type_meta
+
+        type_meta.check(obj, resource, request.body)
     check_kind(obj, resource, request.body)
     if faults and not registry.custom:
         obj, faults = _decoded_twice(request, registry, resource, obj, faults)
@@ -130,12 +134,12 @@ def _decoded_twice(
 def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
     """Fills in a missing kind and apiVersion; refuses another one."""
     if not isinstance(obj, dict):
-        raise _unrecognized(resource.kind, no_kind(obj), body)
+        raise unrecognized(resource.kind, no_kind(obj), body)
     for field in ("apiVersion", "kind"):
         if (why := no_text(obj, field)) is not None:
-            raise _unrecognized(resource.kind, why, body)
+            raise unrecognized(resource.kind, why, body)
     if "kind" not in obj or "apiVersion" not in obj:
-        _told_otherwise(obj)
+        told_otherwise(obj)
     kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
     if version.startswith("/"):
         version = version[1:]  # an empty group and a version
@@ -144,16 +148,20 @@ def check_kind(obj: Any, resource: Resource, body: bytes = b"") -> None:
     if version != resource.api_version and _is_known(resource.api_version, kind) and not _is_known(version, kind):
         raise _unregistered(f'{kind} in version "{version.rpartition("/")[2]}"', resource, kind, version)
     if version != resource.api_version:
-        raise status.bad_request(
-            f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
-        )
+        raise another_version(version, resource)
     obj["kind"], obj["apiVersion"] = kind, version
     meta = obj.get("metadata")
     if meta is None:
         obj["metadata"] = {}
 
 
-def _told_otherwise(obj: Obj) -> None:
+def another_version(version: str, resource: Resource) -> ApiError:
+    return status.bad_request(
+        f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+    )
+
+
+def told_otherwise(obj: Obj) -> None:
     """Upstream finds out what an object is with a decoder that does not look at the case of keys."""
     for key in [k for k in obj if k.lower() in ("kind", "apiversion") and k not in ("kind", "apiVersion")]:
         name = "kind" if key.lower() == "kind" else "apiVersion"

@@ -5,6 +5,7 @@ Source: k8s.io/apiserver pkg/endpoints/handlers/patch.go.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,10 @@ async def finish(
     shown = view.kind(resource)
 
     def decoded(given: Any) -> Obj:
+        if view.identity and registry.custom:
+            from berg.apiserver.crd import type_meta
+
+            type_meta.check_patched(given, shown)
         decoding.check_kind(given, shown)
         if view.identity:
             return decoding.canonical(registry, given, resource, mode=mode, warnings=call.warnings, faults=faults)
@@ -112,6 +117,9 @@ async def finish(
     except ApiError as e:
         if e.code != 400:
             raise
+        if registry.custom and view.identity:
+            with contextlib.suppress(TypeError):
+                given = orjson.loads(orjson.dumps(given, option=orjson.OPT_SORT_KEYS))  # upstream's is a map
         raise refused(given, _reason(e)) from None
     if not view.identity:
         decoding.match_namespace(given, call.namespace)
