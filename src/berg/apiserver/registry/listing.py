@@ -135,8 +135,7 @@ def _decode_token(token: str) -> tuple[str, int]:
         place = len(token) - 1 if fault is None else fault
         raise status.bad_request(f"{head}: illegal base64 data at input byte {place}")
     try:
-        parsed = json_codec.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))) or {}
-        version, revision, start = _typed(parsed)
+        version, revision, start = _typed(json_codec.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))))
     except ValueError as e:
         raise status.bad_request(f"{head}: {e}") from None
     if version != "meta.k8s.io/v1":
@@ -157,6 +156,7 @@ _TOKEN: tuple[tuple[str, type, str], ...] = (("v", str, "string"), ("rv", int, "
 
 def _typed(token: Any) -> list[Any]:
     """Raises ValueError, in the decoder's words."""
+    token = {} if token is None else token
     if not isinstance(token, dict):
         raise ValueError(f"json: cannot unmarshal {go_kind(token)} into Go value of type storage.continueToken")
     for name, kind, go in _TOKEN:

@@ -106,13 +106,16 @@ def list_options(request: Request, *, may_watch: bool = True) -> ListOptions:
             integer(request, "limit") or 0,
             request.arg("continue"),
             integer(request, "timeoutSeconds"),
-            may_watch and is_true(query.get("watch")),
+            is_true(query.get("watch")),
             is_true(query.get("allowWatchBookmarks")),
             is_true(query["sendInitialEvents"]) if "sendInitialEvents" in query else None,
         )
     except ValueError as e:
         raise status.bad_request(str(e)) from None
     _validate(options)
+    options.watch = options.watch and may_watch
+    if options.resource_version:
+        check_version(options.resource_version, watch=options.watch)
     return options
 
 
@@ -181,8 +184,6 @@ def _validate(o: ListOptions) -> None:
             errors.append(status.forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     if errors:
         raise status.invalid("meta.k8s.io", "ListOptions", "", errors)
-    if version:
-        check_version(version, watch=o.watch)
 
 
 def check_version(version: str, *, watch: bool = False) -> None:
