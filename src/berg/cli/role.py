@@ -108,6 +108,7 @@ def controllers(layout: Layout, spec: ClusterSpec) -> list[Component]:
         port=port_if_free(spec.scheduler_port),
         certificate=str(layout.pki / "scheduler-serving.crt"),
         key=str(layout.pki / "scheduler-serving.key"),
+        more={"/metrics/resources": scheduler.pod_resources},
     )
     return [
         ApiGate(layout, spec),

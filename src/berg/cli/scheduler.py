@@ -87,6 +87,7 @@ def command(config_file: str | None, kubeconfig: str | None, **flags: Any) -> No
             port=flags["secure_port"],
             certificate=flags["tls_cert_file"],
             key=flags["tls_private_key_file"],
+            more={"/metrics/resources": scheduler.pod_resources},
         )
         return [_Connection(client), serving, scheduler]
 

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from berg.client.rest import Client
@@ -51,8 +51,11 @@ class Serving:
         certificate: str = "",
         key: str = "",
         fault: Callable[[], str | None] = lambda: None,
+        more: Mapping[str, Callable[[], bytes]] | None = None,
     ) -> None:
-        self._client, self._component, self._metrics, self._fault = client, component, metrics, fault
+        """`more`: other paths for who may, each with what it says."""
+        self._client, self._component, self._fault = client, component, fault
+        self._pages = {"/metrics": metrics, **(more or {})}
         self._address, self.port, self._files = address, port, (certificate, key)
         self._verdicts: dict[tuple[str, str], tuple[float, int]] = {}
         """(who, path) → until when, HTTP code"""
@@ -131,9 +134,8 @@ class Serving:
         verdict = await self._verdict(path, authorization, known)
         if verdict != 200:
             return verdict, f'forbidden: cannot get path "{path}"\n'.encode() if verdict == 403 else b"Unauthorized\n"
-        if path != "/metrics":
-            return 404, b"404 page not found\n"
-        return 200, self._metrics()
+        page = self._pages.get(path)
+        return (404, b"404 page not found\n") if page is None else (200, page())
 
     async def _verdict(self, path: str, authorization: str, known: Obj | None) -> int:
         kind, _, token = authorization.partition(" ")

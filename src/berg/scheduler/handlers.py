@@ -49,6 +49,7 @@ class Handlers:
         nodes = factory.informer(resource("nodes"), transform=_slim_node)
         nodes.add_handler(self.node_added, self.node_updated, self.node_deleted)
         pods = factory.informer(resource("pods"), field_selector=LIVE_PODS, transform=Slimmer().pod)
+        self.pods = pods
         pods.add_handler(self.pod_added, self.pod_updated, self.pod_deleted)
         namespaces = factory.informer(resource("namespaces"), transform=without_managed_fields)
         namespaces.add_handler(self.namespace_set, lambda _, new: self.namespace_set(new), self.namespace_deleted)

@@ -50,6 +50,9 @@ class ElectedScheduler:
             coordinated=coordinated,
         )
 
+    def pod_resources(self) -> bytes:
+        return self._scheduler.pod_resources() if self._scheduler is not None else b""
+
     async def start(self) -> None:
         self._elector.start()
         if self._candidate is not None:

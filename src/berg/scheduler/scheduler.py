@@ -92,7 +92,8 @@ class Scheduler:
             max_backoff_s=self.config.pod_max_backoff_s,
             on_ready=self._ready.set,
         )
-        self.metrics: Metrics | None = None
+        self._metrics: Metrics | None = None
+        self._handlers: Handlers | None = None
         """set by whoever serves them"""
         self._nominations: dict[str, tuple[PodInfo, str]] = {}
         self._preemptions: dict[str, UnderWay] = {}
@@ -103,14 +104,30 @@ class Scheduler:
 
     # Life
 
+    @property
+    def metrics(self) -> Metrics | None:
+        """What is counted, where somebody wants to know."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Metrics | None) -> None:
+        self._metrics = metrics
+        for algorithm in self._algorithms.values():
+            algorithm.timed = metrics.extended if metrics is not None else None
+        if metrics is not None:
+            metrics.incoming.update(self.queue.incoming)
+            self.queue.incoming = metrics.incoming
+            metrics.rejecting = self.queue.rejecting
+
+    def pod_resources(self) -> bytes:
+        """`/metrics/resources`."""
+        from berg.scheduler import pod_resources
+
+        return pod_resources.text(lambda: self._handlers.pods.lister.list() if self._handlers is not None else ())
+
     async def start(self) -> None:
         """Returns when the informers are synced and pods are being scheduled."""
-        if self.metrics is not None:
-            self.queue.incoming = self.metrics.incoming
-            self.metrics.rejecting = self.queue.rejecting
-            for algorithm in self._algorithms.values():
-                algorithm.timed = self.metrics.extended
-        Handlers(self, self._factory)
+        self._handlers = Handlers(self, self._factory)
         await self._factory.start()
         self._loops = [
             asyncio.create_task(self._run(), name="scheduler"),
