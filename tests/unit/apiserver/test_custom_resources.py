@@ -133,6 +133,9 @@ async def test_what_does_not_say_what_it_is(served: Served) -> None:
     found = [(code, told["message"]) for code, told in answers]
     assert found[0][0] == 400 and found[0][1].startswith(unknown)
     assert found[1:4] == [(400, mismatch), (422, other), (422, other)]
+    assert found[4][1].startswith(
+        ' "" is invalid: patch: Invalid value: "{\\"apiVersion\\":\\"stable.example.com/v1\\",\\"meta'
+    )
     assert found[4][0] == 422 and "Object 'Kind' is missing in '{\"apiVersion\":" in found[4][1]
     assert found[5][0] == 500 and "object has no apiVersion field" in found[5][1]
 

@@ -119,7 +119,7 @@ async def finish(
             raise
         if registry.custom and view.identity:
             with contextlib.suppress(TypeError):
-                given = orjson.loads(orjson.dumps(given, option=orjson.OPT_SORT_KEYS))  # upstream's is a map
+                given = orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode()  # upstream's is a map
         raise refused(given, _reason(e)) from None
     if not view.identity:
         decoding.match_namespace(given, call.namespace)
