@@ -117,7 +117,12 @@ class Sight:
             return {"apiVersion": f"{group}/{version}" if group else version, "kind": kind, **copy}
         registry = getattr(self.api, "registries", {}).get((self.a.resource.group, self.a.resource.plural))
         if registry is not None:
-            return dict((await registry.many_to_version([copy], target))[0])
+            try:
+                return dict((await registry.many_to_version([copy], target))[0])
+            except ApiError as e:
+                if e.reason:
+                    raise
+                raise status.internal_error(e.message) from None  # a conversion webhook that failed
         return conversion.convert(copy, self.a.resource, target)
 
     async def take(self, obj: Obj, source: Resource) -> None:

@@ -241,3 +241,21 @@ async def test_huge_pauses_are_not_made(served: Served, hook):
     await hooked(served, hook, VALIDATING)
     code, fault = await served.ask("POST", MAPS, {"metadata": {"name": "m"}})
     assert code == 500 and fault["message"].endswith("the server is currently unable to handle the request")
+
+
+async def test_conversions_that_fail_before_a_webhook_is_asked(served: Served, hook):
+    crd = copy.deepcopy(CRD)
+    hook.answer = lambda request: (
+        {"result": {"status": "Failure", "message": "cannot"}} if "objects" in request else {"allowed": True}
+    )
+    webhook = {"clientConfig": hook.config, "conversionReviewVersions": ["v1"]}
+    crd["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
+    await served.create(CRDS, crd)
+    await served.clock.advance(0, settle=50)
+    rule = {"resources": ["things"], "apiGroups": ["example.com"], "apiVersions": ["v1"]}
+    await served.create(f"{CONFIGURATIONS}/{VALIDATING}", hook.configuration(KINDS[VALIDATING], rule))
+    thing = {"apiVersion": "example.com/v2", "kind": "Thing", "metadata": {"name": "t"}}
+    code, fault = await served.ask("POST", "/apis/example.com/v2/namespaces/default/things", thing)
+    assert (code, fault["reason"]) == (500, "InternalError")
+    why = "conversion webhook for example.com/v2, Kind=Thing failed: cannot"
+    assert fault["message"] == f"Internal error occurred: {why}"

@@ -20,6 +20,10 @@ from berg.machinery.resources import resource
 from berg.machinery.status import ApiError
 
 _CONFIGURATIONS = resource("mutatingwebhookconfigurations.admissionregistration.k8s.io")
+_NO_OBJECT = (
+    "json: cannot unmarshal array into Go value of type struct { APIVersion string "
+    '"json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+)
 _PREFIX = "mutation.webhook.admission.k8s.io/round_{}_index_{}"
 _PATCH_PREFIX = "patch.webhook.admission.k8s.io/round_{}_index_{}"
 
@@ -79,7 +83,7 @@ class MutatingAdmissionWebhook(WebhookPlugin):
         if patched is None:
             patched = {}
         if not isinstance(patched, dict):
-            raise status.internal_error("the patched object is not an object")
+            raise status.internal_error(f"couldn't get version/kind; json parse error: {_NO_OBJECT}")
         before = orjson.loads(orjson.dumps(a.obj))
         differs = a.is_custom and patched != obj  # also what is pruned then
         await seen.take(patched, invocation.resource)
