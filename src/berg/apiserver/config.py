@@ -154,6 +154,8 @@ class Config:
     audit_webhook_truncate_max_event_size: int = 100 << 10
     profiling: bool = True
     disabled_metrics: list[str] = field(default_factory=list)
+    egress_selector_config_file: str = ""
+    """may only say that connections are made directly"""
     tracing_config_file: str = ""
     event_ttl_s: int = 3600
     shutdown_delay_duration_s: float = 0.0

@@ -106,6 +106,10 @@ class APIServer:
         security.Capabilities.compare_taints = compare
         self.services.store_of = self.stores.of
         self.services.spawn = self.spawn
+        if config.egress_selector_config_file:
+            from berg.apiserver import egress
+
+            egress.check(config.egress_selector_config_file)
         if config.tracing_config_file:
             from berg.machinery.tracing import needed
 

@@ -14,7 +14,6 @@ ACCEPTED: dict[str, tuple[bool, str]] = {
     # connections
     "permit-address-sharing": (True, "addresses in TIME_WAIT are always used again"),
     "max-connection-bytes-per-sec": (False, "connections are not throttled"),
-    "egress-selector-config-file": (False, "connections are made directly"),
     # start and end
     "livez-grace-period": (False, "the server is live from the first request on"),
     "send-retry-after-while-not-ready-once": (True, "nothing is listened to before the server is ready"),
