@@ -96,8 +96,8 @@ class AdmissionChain:
     ) -> None:
         """`config`: plugin name → its configuration. Raises UnknownPlugin, UnfitPlugin."""
         wanted, unwanted = set(enable), set(disable)
-        if unknown := sorted((wanted | unwanted) - {e.name for e in PLUGINS}):
-            raise UnknownPlugin(f"unknown admission plugins: {', '.join(unknown)}")
+        if faults := list(_misnamed(wanted, unwanted)):
+            raise UnknownPlugin(faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]")
         self._api, self._config = api, config or {}
         self.plugins: list[Plugin] = []
         self._asleep: list[tuple[Entry, Callable[[], int]]] = []
@@ -117,7 +117,8 @@ class AdmissionChain:
         try:
             plugin = make(self._api, self._config.get(entry.name))
         except (OSError, ValueError) as e:
-            raise UnfitPlugin(f'couldn\'t init admission plugin "{entry.name}": {e}') from None
+            why = f'couldn\'t init admission plugin "{entry.name}": {e}'
+            raise UnfitPlugin(f"failed to initialize admission: {why}") from None
         self.plugins.append(plugin)
         self.plugins.sort(key=lambda plugin: _ORDER[plugin.name])
         self._mutating.clear()
@@ -230,6 +231,15 @@ async def _run_again(ask: _Ask, a: Attributes, waiting: StillAsked) -> None:
             return await ask(a)
         except StillAsked as next_:
             waiting = next_
+
+
+def _misnamed(wanted: set[str], unwanted: set[str]) -> Iterator[str]:
+    known = {e.name for e in PLUGINS}
+    for flag, names in (("enable", wanted), ("disable", unwanted)):
+        for name in sorted(names - known):
+            yield f'{flag}-admission-plugins plugin "{name}" is unknown'
+    if both := sorted(wanted & unwanted):
+        yield f"[{' '.join(both)}] in enable-admission-plugins and disable-admission-plugins overlapped"
 
 
 def _looks_at(plugin: Plugin, resource: str, subresource: str, operation: str) -> bool:

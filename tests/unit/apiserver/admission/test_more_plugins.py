@@ -5,7 +5,7 @@ import json
 import pytest
 from aiohttp import web
 
-from berg.apiserver.admission.chain import AdmissionChain, UnfitPlugin
+from berg.apiserver.admission.chain import AdmissionChain, UnfitPlugin, UnknownPlugin
 from berg.apiserver.admission.toleration_restriction import ALLOWED, DEFAULTS, covers, merged
 from berg.machinery.status import ApiError
 
@@ -143,6 +143,16 @@ async def test_nobody_judges_images(judge):
 def test_configurations_that_do_not_fit(tmp_path):
     with pytest.raises(UnfitPlugin) as caught:
         chain("ImagePolicyWebhook")
-    assert str(caught.value) == 'couldn\'t init admission plugin "ImagePolicyWebhook": no config specified'
+    why = 'couldn\'t init admission plugin "ImagePolicyWebhook": no config specified'
+    assert str(caught.value) == f"failed to initialize admission: {why}"
     with pytest.raises(UnfitPlugin, match="valid value is between 1s and 30m0s, got 4000s"):
         chain("ImagePolicyWebhook", config={"imagePolicy": {"allowTTL": 4000}})
+
+
+def test_plugins_that_there_are_not():
+    with pytest.raises(UnknownPlugin) as caught:
+        AdmissionChain(FakeApi(), enable=["Nope", "AlwaysAdmit"], disable=["AlwaysAdmit"])
+    assert str(caught.value) == (
+        '[enable-admission-plugins plugin "Nope" is unknown, '
+        "[AlwaysAdmit] in enable-admission-plugins and disable-admission-plugins overlapped]"
+    )
