@@ -21,13 +21,18 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from berg.machinery import quantity
 from berg.machinery.clock import parse_rfc3339, rfc3339, rfc3339_micro
 from berg.machinery.codec.json import clone
+from berg.machinery.memo import REPEATED, Memo, key_of
 from berg.machinery.status import Obj
 from berg.machinery.typedef import Field, TypeDef, type_at
 
 _INT32, _INT64 = 2**31, 2**63
+_specs: Memo[bytes] = Memo()
+"""what was sent and is sound → what it is when decoded"""
 _MAX_UNKNOWN = 100
 
 
@@ -172,8 +177,19 @@ def _object(field: Field, value: Any, path: str, unknown: list[str], where: _Whe
     if value.__class__ is not dict:
         raise _wrong(value, field, _Where(where, owner, field.name) if field.name else where)
     struct = field.struct
-    if struct is not None:
-        _struct(struct, value, path, unknown, _Where(where, owner, field.name) if field.name else where)
+    if struct is None:
+        return value
+    here = _Where(where, owner, field.name) if field.name else where
+    if struct.name != REPEATED:
+        _struct(struct, value, path, unknown, here)
+        return value
+    key = key_of(value)
+    if (known := _specs.get(key)) is not None:
+        return orjson.loads(known)
+    before = len(unknown)
+    _struct(struct, value, path, unknown, here)
+    if len(unknown) == before:
+        _specs.put(key, orjson.dumps(value))
     return value
 
 

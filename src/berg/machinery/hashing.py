@@ -48,6 +48,13 @@ def pod_template_hash(template: dict[str, Any], collision_count: int | None = No
     return hash_of(template, collision_count)
 
 
+def suffix_of(data: bytes, length: int = 5) -> str:
+    """One that looks like a random one, the same for the same data."""
+    from hashlib import blake2b
+
+    return "".join(_SAFE[byte % len(_SAFE)] for byte in blake2b(data, digest_size=length).digest())
+
+
 def random_suffix(length: int = 5) -> str:
     """What generateName adds."""
     return "".join(secrets.choice(_SAFE) for _ in range(length))

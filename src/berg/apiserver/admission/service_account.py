@@ -6,12 +6,14 @@ Source: kubernetes plugin/pkg/admission/serviceaccount.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterator
+
+import orjson
 
 from berg.apiserver.admission.interface import CREATE, UPDATE, Attributes, Plugin
 from berg.apiserver.admission.refusal import forbidden
 from berg.machinery import names
+from berg.machinery.hashing import suffix_of
 from berg.machinery.resources import resource
 from berg.machinery.status import Obj
 
@@ -22,7 +24,6 @@ VOLUME_PREFIX = "kube-api-access-"
 TOKEN_SECONDS = 3607
 """an hour, and a mark by which tokens of this volume are known"""
 DEFAULT_ACCOUNT_ATTEMPTS = 10
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 class ServiceAccount(Plugin):
@@ -99,7 +100,8 @@ class ServiceAccount(Plugin):
 def mount_token(spec: Obj) -> None:
     volumes = spec.get("volumes") or []
     known = next((v["name"] for v in volumes if (v.get("name") or "").startswith(VOLUME_PREFIX)), "")
-    name = known or VOLUME_PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(5))
+    # Differs from upstream, which rolls dice: pods of one template stay the same, so what is found of one holds for all
+    name = known or VOLUME_PREFIX + suffix_of(orjson.dumps(spec))
     used = False
     for key in ("initContainers", "containers"):
         for c in spec.get(key) or ():

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from berg.machinery.memo import REPEATED, Memo, key_of
 from berg.machinery.patch.fieldset import FieldSet
 from berg.machinery.patch.shapes import ABSENT, FREE, KEYED, LEAF, MAP, SET, STRUCT, by_element, shape
 from berg.machinery.status import Obj
 from berg.machinery.typedef import Field, TypeDef
+
+_specs: Memo[FieldSet] = Memo()
+"""shared by all that are the same: sets are never changed"""
 
 
 class NotPlain(Exception):
@@ -61,8 +65,16 @@ def _beside(field: Field, before: Any, value: Any) -> FieldSet | None:
     if kind in (KEYED, SET) and not before and isinstance(value, list) and value:
         return _elements(field, value)
     if kind == STRUCT and isinstance(before, dict) and isinstance(value, dict):
-        assert field.struct is not None
-        return _struct(field.struct, before, value) or None
+        struct = field.struct
+        assert struct is not None
+        if struct.name != REPEATED:
+            return _struct(struct, before, value) or None
+        key = key_of(value)
+        found = _specs.get(key)
+        if found is None:
+            found = _struct(struct, before, value)
+            _specs.put(key, found)
+        return found or None
     raise NotPlain
 
 

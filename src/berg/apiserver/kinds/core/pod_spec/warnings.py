@@ -12,6 +12,7 @@ from berg.apiserver.kinds.core.pod_spec.app_armor import app_armor_annotation
 from berg.apiserver.kinds.core.pod_spec.overlaps import overlapping_files
 from berg.apiserver.kinds.deprecated_labels import LABELS, in_term
 from berg.machinery import quantity
+from berg.machinery.memo import Memo, key_of
 from berg.machinery.status import Obj
 
 _ANNOTATIONS = {
@@ -39,8 +40,17 @@ _USE_FIELD = 'non-functional in v1.27+; use the "seccompProfile" field instead'
 _NO_POD = "a null labelSelector results in matching no pod"
 
 
+_found: Memo[list[str]] = Memo()
+
+
 def pod_warnings(pod: Obj) -> list[str]:
-    return list(_warnings(pod, ""))
+    annotations = pod["metadata"].get("annotations") or ()
+    key = b"" if any("kubernetes.io/" in a for a in annotations) else key_of(pod.get("spec"))
+    found = _found.get(key)
+    if found is None:
+        found = list(_warnings(pod, ""))
+        _found.put(key, found)
+    return found
 
 
 def template_warnings(template: Obj, path: str) -> list[str]:
