@@ -6,6 +6,7 @@ found out for the first of them.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -28,11 +29,11 @@ def key_of(value: Any) -> bytes:
 
 
 class Memo(Generic[T]):
-    """The oldest goes first."""
+    """The oldest goes first. Threads may share one: each step is one call."""
 
     def __init__(self, size: int = 128) -> None:
         self._size = size
-        self._found: dict[bytes, T] = {}
+        self._found: OrderedDict[bytes, T] = OrderedDict()
 
     def get(self, key: bytes) -> T | None:
         return self._found.get(key)
@@ -41,5 +42,5 @@ class Memo(Generic[T]):
         if not key:
             return
         if len(self._found) >= self._size:
-            del self._found[next(iter(self._found))]
+            self._found.popitem(last=False)
         self._found[key] = found
