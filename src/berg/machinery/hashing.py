@@ -9,12 +9,14 @@ Source: k8s.io/kubernetes pkg/util/hash, k8s.io/apimachinery pkg/util/rand SafeE
 
 from __future__ import annotations
 
-import secrets
+import random
+from hashlib import blake2b
 from typing import Any
 
 import orjson
 
 _SAFE = "bcdfghjklmnpqrstvwxz2456789"
+_random = random.SystemRandom()
 
 
 def fnv32a(data: bytes, state: int = 0x811C9DC5) -> int:
@@ -50,11 +52,9 @@ def pod_template_hash(template: dict[str, Any], collision_count: int | None = No
 
 def suffix_of(data: bytes, length: int = 5) -> str:
     """One that looks like a random one, the same for the same data."""
-    from hashlib import blake2b
-
     return "".join(_SAFE[byte % len(_SAFE)] for byte in blake2b(data, digest_size=length).digest())
 
 
 def random_suffix(length: int = 5) -> str:
     """What generateName adds."""
-    return "".join(secrets.choice(_SAFE) for _ in range(length))
+    return "".join(_random.choices(_SAFE, k=length))

@@ -6,7 +6,6 @@ Source: k8s.io/apimachinery pkg/api/validation/objectmeta.go, k8s.io/apiserver p
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from berg.machinery import names, status
 from berg.machinery.clock import rfc3339
+from berg.machinery.hashing import random_suffix
 from berg.machinery.patch import managed
 from berg.machinery.status import FieldError, Obj
 
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 MAX_ANNOTATIONS_BYTES = 256 * 1024
 MAX_MANAGER_BYTES, MAX_SUBRESOURCE_BYTES = 128, 256
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-_random = random.SystemRandom()
 
 
 def generate_name(base: str, limit: int) -> str:
-    return base[: limit - 5] + "".join(_random.choices(_ALPHABET, k=5))
+    return base[: limit - 5] + random_suffix(5)
 
 
 def new_uid() -> str:
