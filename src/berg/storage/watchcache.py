@@ -32,6 +32,7 @@ from berg.storage.entry import Entry, encode
 from berg.storage.fanout import EVERYTHING, Fanout, Watcher
 from berg.storage.figures import CacheFigures
 from berg.storage.hub import hub_of
+from berg.storage.indexing import Index, IndexValues, label_values, normal
 from berg.storage.interface import (
     Compare,
     CompareResult,
@@ -61,53 +62,6 @@ FRESH_TIMEOUT_S = 3.0
 PAGE = 10_000
 """objects per read when a remote store's state is loaded"""
 
-IndexValues = Callable[[CacheEntry], Sequence[str]]
-
-
-def _label_values(entry: CacheEntry) -> list[str]:
-    return [f"{k}={v}" for k, v in entry.labels.items()]
-
-
-class _Index:
-    """Which keys have which values, for one way of computing values."""
-
-    __slots__ = ("_compute", "_keys", "_values")
-
-    def __init__(self, compute: IndexValues) -> None:
-        self._compute = compute
-        self._keys: dict[str, set[str]] = {}
-        self._values: dict[str, Sequence[str]] = {}
-
-    def set(self, entry: Entry) -> None:
-        key = entry.key
-        try:
-            new = self._compute(entry)
-        except TransformError:
-            new = ()  # it cannot be read; whoever lists it is told so
-        old = self._values.get(key, ())
-        if new == old:
-            return
-        self._drop(key, old)
-        if new:
-            self._values[key] = new
-            for value in new:
-                self._keys.setdefault(value, set()).add(key)
-        else:
-            self._values.pop(key, None)
-
-    def remove(self, key: str) -> None:
-        self._drop(key, self._values.pop(key, ()))
-
-    def _drop(self, key: str, values: Sequence[str]) -> None:
-        for value in values:
-            keys = self._keys[value]
-            keys.discard(key)
-            if not keys:
-                del self._keys[value]
-
-    def find(self, value: str) -> Iterable[str]:
-        return self._keys.get(value, ())
-
 
 class WatchCache:
     def __init__(
@@ -134,8 +88,8 @@ class WatchCache:
         self.figures = CacheFigures()
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []
-        self._computed: dict[str, IndexValues] = {"label": _label_values}
-        self._indexes: dict[str, _Index] = {}
+        self._computed: dict[str, IndexValues] = {"label": label_values}
+        self._indexes: dict[str, Index] = {}
         self._fanout = Fanout()
         self._recent: deque[CacheEvent] = deque()
         self._recent_from = 0
@@ -324,7 +278,7 @@ class WatchCache:
         exact_revision: int = 0,
     ) -> Listing:
         if index is not None:
-            index = _normal(index)
+            index = normal(index)
             if index[0] == "namespace":
                 namespace, index = index[1], None
         if exact_revision:
@@ -355,7 +309,7 @@ class WatchCache:
         name, value = wanted
         index = self._indexes.get(name)
         if index is None:
-            index = self._indexes[name] = _Index(self._computed[name])
+            index = self._indexes[name] = Index(self._computed[name])
             for entry in self._entries.values():
                 index.set(entry)
         keys: Iterable[str] = index.find(value)
@@ -405,7 +359,7 @@ class WatchCache:
         if key is not None:
             scope = ("key", key)
         elif index is not None:
-            scope = _normal(index)
+            scope = normal(index)
         elif namespace:
             scope = ("namespace", namespace)
         past = self._events_after(after)
@@ -510,12 +464,6 @@ class WatchCache:
 
     def _conflict(self, key: str, answer: Swapped) -> Exception:
         return KeyMissing(key) if answer.before is None else RevisionConflict(self._entry(answer.before))
-
-
-def _normal(index: tuple[str, str]) -> tuple[str, str]:
-    """`("label:app", "web")` is `("label", "app=web")`."""
-    name, value = index
-    return ("label", f"{name[6:]}={value}") if name.startswith("label:") else (name, value)
 
 
 def _page(entries: Iterator[Entry], count: int, revision: int, predicate: Predicate | None, limit: int) -> Listing:
